@@ -1,0 +1,203 @@
+"""All that the author of a driver imports.
+
+A driver is one file: a ``Config`` (what the TOML may say), a pure ``Parser`` (bytes in, ``Sample`` and ``Fault`` out) and a
+``Driver`` that names its channels. Most need no more than::
+
+    class Thermometer(StreamDriver):
+        \"\"\"One line of text on what it reads.\"\"\"
+
+        Config = ThermometerConfig                       # a SerialConfig
+        channels = (Channel("temperature", "°C", -40, 85, "temperature"),)
+
+        def parser(self) -> Parser:
+            return ThermometerParser()
+
+Everything but ``open`` and ``Parser.feed`` runs on the event loop's thread and must not block.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.errors import DeviceLost, PortError
+from agent.model import Channel, Fault, Sample, Value
+from agent.ports import SerialSettings
+
+__all__ = [
+    "Channel",
+    "Context",
+    "DeviceConfig",
+    "DeviceLost",
+    "Driver",
+    "Fault",
+    "Handle",
+    "Parser",
+    "PollDriver",
+    "Port",
+    "PortError",
+    "Sample",
+    "SerialConfig",
+    "StreamDriver",
+    "Value",
+]
+
+
+class Handle(Protocol):
+    """Something that was registered and can be cancelled; it is, by itself, when the driver stops."""
+
+    @property
+    def active(self) -> bool: ...
+
+    def cancel(self) -> None: ...
+
+
+class Port(Protocol):
+    """An open device: what ``agent.ports`` opens and ``agent.testing.FakePort`` imitates."""
+
+    @property
+    def name(self) -> str: ...
+
+    def fileno(self) -> int: ...
+
+    def read(self) -> bytes:
+        """What the kernel holds, without waiting; b"" if that is nothing. Raises DeviceLost at hang-up and end of file."""
+
+    def write(self, data: bytes) -> None:
+        """Send all of data; what the kernel does not take at once goes out when it can. Raises DeviceLost."""
+
+    def close(self) -> None: ...
+
+
+class Context(Protocol):
+    """What a driver may do. The supervisor gives one to each driver; tests use ``agent.testing.FakeContext``."""
+
+    log: logging.LoggerAdapter[Any] | logging.Logger
+
+    @property
+    def device(self) -> str: ...
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def every(
+        self,
+        interval: float,
+        fn: Callable[..., object],
+        *args: Any,
+        first_after: float | None = None,
+        name: str | None = None,
+    ) -> Handle:
+        """Call fn every ``interval`` seconds, the first time after ``first_after`` (default: one interval)."""
+
+    def after(self, delay: float, fn: Callable[..., object], *args: Any, name: str | None = None) -> Handle:
+        """Call fn once."""
+
+    def watch(self, port: Port, on_readable: Callable[[], object]) -> Handle:
+        """Call on_readable whenever the port has something, a hang-up included; sends what ``port.write`` left over."""
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        on_done: Callable[[Any], object] | None = None,
+        on_error: Callable[[BaseException], object] | None = None,
+        timeout: float | None = None,
+        weight: float = 1.0,
+    ) -> Handle:
+        """Run what may block on a worker, in order for this device; the result comes back on the loop's thread."""
+
+    def stream(self, port: Port, parser: Parser, *, heavy: bool = False) -> Handle:
+        """Read port whenever it has something, feed parser and emit what comes out, until the driver stops.
+
+        ``feed`` runs inline, or on a worker if it is ``heavy`` or was measured as slow; in order either way. When the stream ends,
+        ``parser.end`` tells what is left.
+        """
+
+    def emit(self, *items: Sample | Fault) -> None:
+        """Hand readings and faults on. One call with many costs less than many calls with one."""
+
+    def lost(self, reason: str) -> None:
+        """The device is gone: close it and open it again. Returns; the driver's ``stop`` follows."""
+
+    def open_serial(self, config: SerialConfig) -> Port:
+        """Open a serial port or pyserial URL. Blocks: call it in ``Driver.open`` alone. Raises PortError."""
+
+
+class DeviceConfig(BaseModel):
+    """What every ``[[device]]`` may say."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=64, description="Name of the device; part of its topics.")
+    driver: str = Field(description="Name of the driver; `outstation drivers` lists them.")
+
+
+class SerialConfig(DeviceConfig, SerialSettings):
+    """What a device on a serial port may say."""
+
+
+class Parser(ABC):
+    """Bytes to samples. Pure: no I/O, no clock, no log. It may run on a worker, but never twice at a time."""
+
+    @abstractmethod
+    def feed(self, data: bytes) -> Iterable[Sample | Fault]:
+        """What data completes. The stream may be cut anywhere; the same bytes give the same items however they are cut."""
+
+    def end(self) -> Iterable[Sample | Fault]:
+        """The stream ends here: what is left of it, as a Fault of kind "cut" if that is half a frame. Forgets it."""
+        return ()
+
+
+class Driver(ABC):
+    """One device at work. Made anew for each device of the configuration, kept over reopenings.
+
+    The first line of its docstring is what `outstation drivers` shows. ``open`` runs on a worker, everything else on the
+    loop's thread, in this order: open, start, (stop, open, start) ..., stop.
+    """
+
+    Config: ClassVar[type[DeviceConfig]] = DeviceConfig
+    channels: Sequence[Channel] = ()
+    """What it reads, as far as that is known before the first reading."""
+
+    def __init__(self, config: Any, ctx: Context) -> None:
+        self.config = config
+        self.ctx = ctx
+
+    def open(self) -> Port | None:
+        """Open the device. May block: it runs on a worker. Raises PortError or DeviceLost."""
+        return None
+
+    @abstractmethod
+    def start(self, port: Port | None) -> None:
+        """Begin: watch the port, set timers. Called after each opening."""
+
+    def stop(self) -> None:
+        """Stop: called before the port is closed, once for each start. Timers and watches end by themselves."""
+
+    @classmethod
+    def shares(cls, config: Any) -> str | None:
+        """Key of a resource that only one device may use (its port), or None. Two devices with the same key are an error."""
+        return getattr(config, "port", None)
+
+
+class StreamDriver(Driver):
+    """Bytes come by themselves: whatever arrives goes to the parser."""
+
+    heavy: ClassVar[bool] = False
+    """True: the parser always runs on a worker. Otherwise the supervisor moves it there when it measures it as slow."""
+
+    @abstractmethod
+    def parser(self) -> Parser:
+        """A new parser; called at each start."""
+
+    def open(self) -> Port | None:
+        return self.ctx.open_serial(self.config)
+
+    def start(self, port: Port | None) -> None:
+        assert port is not None  # noqa: S101  (open() of a stream driver always gives a port)
+        self.ctx.stream(port, self.parser(), heavy=self.heavy)

@@ -1,0 +1,78 @@
+"""Every error of the agent, with who catches it. Each tells the reader what to do; a fault of the wire is no error (model.Fault)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class OutstationError(Exception):
+    """The root of all errors of this package. Never raised itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a configuration: where it stands, what stands there and what would be right."""
+
+    file: str
+    line: int | None
+    key: str
+    value: str | None
+    message: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        what = f"{self.key} = {self.value}" if self.value is not None else self.key
+        return f"{where}: {what}: {self.message}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class ConfigError(OutstationError, ValueError):
+    """The configuration is wrong; ``problems`` holds everything that was found. Caught by the command line: exit status 78."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+class PluginError(OutstationError, ImportError):
+    """A driver cannot be loaded. Caught by the registry, which lists it as broken."""
+
+
+class DeviceLost(OutstationError, OSError):
+    """The device is gone: unplugged, hung up, end of file. Raised by ports and drivers; the supervisor closes and opens again."""
+
+
+class PortError(DeviceLost):
+    """A port cannot be opened. Caught by the supervisor, which shows reason and remedy and tries again.
+
+    reason: one of "missing", "busy", "permission", "unsupported", "failed"; remedy: what a person can do about it.
+    """
+
+    def __init__(self, reason: str, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; {self.remedy}" if self.remedy else str(self.args[0])
+
+
+class LinkError(OutstationError, ConnectionError):
+    """The broker cannot be reached, or refuses us. Caught by the link, which logs one line, backs off and tries again.
+
+    reason: one of "dns", "refused", "unreachable", "timeout", "tls", "certificate", "credentials", "not_authorized", "client_id",
+    "protocol", "taken_over", "lost"; remedy: what a person can do about it.
+    """
+
+    def __init__(self, reason: str, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; {self.remedy}" if self.remedy else str(self.args[0])
+
+
+class OutboxError(OutstationError, OSError):
+    """The outbox cannot keep readings where it should. Caught by the publisher, which degrades to memory and says so."""

@@ -1,0 +1,1 @@
+"""Built-in drivers: one file a driver, registered by entry points in the group ``outstation.drivers``."""
