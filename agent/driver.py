@@ -1,7 +1,7 @@
 """All that the author of a driver imports.
 
-A driver is one file: a ``Config`` (what the TOML may say), a pure ``Parser`` (bytes in, ``Sample`` and ``Fault`` out) and a
-``Driver`` that names its channels. Most need no more than::
+A driver is one file: a ``Config`` (what the TOML may say), a pure ``Parser`` (bytes in, ``Sample`` and ``Fault`` out)
+and a ``Driver`` that names its channels. Most need no more than::
 
     class Thermometer(StreamDriver):
         \"\"\"One line of text on what it reads.\"\"\"
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent.errors import DeviceLost, PortError
 from agent.model import Channel, Fault, Sample, Value
 from agent.ports import SerialSettings
+from agent.quantity import Interval
 
 __all__ = [
     "Channel",
@@ -37,6 +38,7 @@ __all__ = [
     "Fault",
     "Handle",
     "Parser",
+    "PollConfig",
     "PollDriver",
     "Port",
     "PortError",
@@ -65,7 +67,7 @@ class Port(Protocol):
     def fileno(self) -> int: ...
 
     def read(self) -> bytes:
-        """What the kernel holds, without waiting; b"" if that is nothing. Raises DeviceLost at hang-up and end of file."""
+        """What the kernel holds, without waiting; b"" if nothing. Raises DeviceLost at hang-up and end of file."""
 
     def write(self, data: bytes) -> None:
         """Send all of data; what the kernel does not take at once goes out when it can. Raises DeviceLost."""
@@ -114,8 +116,8 @@ class Context(Protocol):
     def stream(self, port: Port, parser: Parser, *, heavy: bool = False) -> Handle:
         """Read port whenever it has something, feed parser and emit what comes out, until the driver stops.
 
-        ``feed`` runs inline, or on a worker if it is ``heavy`` or was measured as slow; in order either way. When the stream ends,
-        ``parser.end`` tells what is left.
+        ``feed`` runs inline, or on a worker if it is ``heavy`` or was measured as slow; in order either way. When the
+        stream ends, ``parser.end`` tells what is left.
         """
 
     def emit(self, *items: Sample | Fault) -> None:
@@ -146,7 +148,7 @@ class Parser(ABC):
 
     @abstractmethod
     def feed(self, data: bytes) -> Iterable[Sample | Fault]:
-        """What data completes. The stream may be cut anywhere; the same bytes give the same items however they are cut."""
+        """What data completes. The same bytes give the same items, however they are cut."""
 
     def end(self) -> Iterable[Sample | Fault]:
         """The stream ends here: what is left of it, as a Fault of kind "cut" if that is half a frame. Forgets it."""
@@ -156,7 +158,7 @@ class Parser(ABC):
 class Driver(ABC):
     """One device at work. Made anew for each device of the configuration, kept over reopenings.
 
-    The first line of its docstring is what `outstation drivers` shows. ``open`` runs on a worker, everything else on the
+    The first line of its docstring is what `outstation drivers` shows. ``open`` runs on a worker, all else on the
     loop's thread, in this order: open, start, (stop, open, start) ..., stop.
     """
 
@@ -176,12 +178,12 @@ class Driver(ABC):
     def start(self, port: Port | None) -> None:
         """Begin: watch the port, set timers. Called after each opening."""
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027  (most drivers have nothing to do here)
         """Stop: called before the port is closed, once for each start. Timers and watches end by themselves."""
 
     @classmethod
     def shares(cls, config: Any) -> str | None:
-        """Key of a resource that only one device may use (its port), or None. Two devices with the same key are an error."""
+        """Key of what only one device may use (its port), or None. Two devices with the same key are an error."""
         return getattr(config, "port", None)
 
 
@@ -199,5 +201,57 @@ class StreamDriver(Driver):
         return self.ctx.open_serial(self.config)
 
     def start(self, port: Port | None) -> None:
-        assert port is not None  # noqa: S101  (open() of a stream driver always gives a port)
+        assert port is not None, "open() of a stream driver gives a port"
         self.ctx.stream(port, self.parser(), heavy=self.heavy)
+
+
+class PollConfig(SerialConfig):
+    """What a device on a serial port that has to be asked may say."""
+
+    interval: Interval = Field(10.0, description="Seconds between two questions.")
+    answer_timeout: Interval = Field(1.0, description="Seconds within which the whole answer has to be there.")
+
+
+class PollDriver(Driver):
+    """Ask once an interval, then await the answer with a deadline; all on the loop, none of it waits.
+
+    What arrives while nothing was asked is thrown away. A question still open when the next is due is not asked twice.
+    """
+
+    @abstractmethod
+    def request(self) -> bytes:
+        """What to send for one reading."""
+
+    @abstractmethod
+    def parser(self) -> Parser:
+        """A new parser for one answer: it is complete as soon as ``feed`` returns anything."""
+
+    def open(self) -> Port | None:
+        return self.ctx.open_serial(self.config)
+
+    def start(self, port: Port | None) -> None:
+        assert port is not None, "open() of a poll driver gives a port"
+        self._port = port
+        self._answer: Parser | None = None
+        self.ctx.watch(port, self._readable)
+        self.ctx.every(self.config.interval, self.poll, first_after=0.0)
+
+    def poll(self) -> None:
+        """Ask now, unless an answer is still awaited."""
+        if self._answer is None:
+            self._answer = self.parser()
+            self._port.write(self.request())
+            self._deadline = self.ctx.after(self.config.answer_timeout, self._late)
+
+    def _readable(self) -> None:
+        data = self._port.read()
+        if self._answer is not None and (items := tuple(self._answer.feed(data))):
+            self._deadline.cancel()
+            self._answer = None
+            self.ctx.emit(*items)
+
+    def _late(self) -> None:
+        if self._answer is not None:
+            left = tuple(self._answer.end())
+            self._answer = None
+            self.ctx.emit(*left, Fault("timeout", f"no answer within {self.config.answer_timeout:g} s"))

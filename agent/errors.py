@@ -1,4 +1,4 @@
-"""Every error of the agent, with who catches it. Each tells the reader what to do; a fault of the wire is no error (model.Fault)."""
+"""Every error of the agent, with who catches it and what to do. A fault of the wire is no error: see model.Fault."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Problem:
 
 
 class ConfigError(OutstationError, ValueError):
-    """The configuration is wrong; ``problems`` holds everything that was found. Caught by the command line: exit status 78."""
+    """The configuration is wrong; ``problems`` holds all that was found. Caught by the command line: exit status 78."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
@@ -39,8 +39,8 @@ class PluginError(OutstationError, ImportError):
     """A driver cannot be loaded. Caught by the registry, which lists it as broken."""
 
 
-class DeviceLost(OutstationError, OSError):
-    """The device is gone: unplugged, hung up, end of file. Raised by ports and drivers; the supervisor closes and opens again."""
+class DeviceLost(OutstationError, OSError):  # noqa: N818  (named by the contract of drivers)
+    """The device is gone: unplugged, hung up, end of file. Raised by ports and drivers; the supervisor reopens."""
 
 
 class PortError(DeviceLost):
@@ -61,8 +61,8 @@ class PortError(DeviceLost):
 class LinkError(OutstationError, ConnectionError):
     """The broker cannot be reached, or refuses us. Caught by the link, which logs one line, backs off and tries again.
 
-    reason: one of "dns", "refused", "unreachable", "timeout", "tls", "certificate", "credentials", "not_authorized", "client_id",
-    "protocol", "taken_over", "lost"; remedy: what a person can do about it.
+    reason: one of "dns", "refused", "unreachable", "timeout", "tls", "certificate", "credentials", "not_authorized",
+    "client_id", "protocol", "taken_over", "lost"; remedy: what a person can do about it.
     """
 
     def __init__(self, reason: str, message: str, remedy: str = "") -> None:
@@ -75,4 +75,4 @@ class LinkError(OutstationError, ConnectionError):
 
 
 class OutboxError(OutstationError, OSError):
-    """The outbox cannot keep readings where it should. Caught by the publisher, which degrades to memory and says so."""
+    """The outbox cannot keep readings where it should. Caught by the publisher, which degrades and says so."""

@@ -1,7 +1,7 @@
-"""The words of the agent: what a driver gives (Channel, Sample, Fault) and what the agent makes of it (Reading).
+"""The words of the agent: what a driver gives (Channel, Sample, Fault) and what becomes of it (Reading).
 
-``Sample`` and ``Reading`` stand on the path of every reading, so they are plain slotted classes: a frozen dataclass costs
-three times as much to make. Nobody changes one after it was made.
+``Sample`` and ``Reading`` stand on the path of every reading, so they are plain slotted classes: a frozen dataclass
+costs three times as much to make. Nobody changes one after it was made.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Channel:
 class Sample:
     """What one frame of a device says: values by channel name, in the order in which the device gave them.
 
-    mono_ns: when it was taken, in nanoseconds of CLOCK_MONOTONIC, where the source itself knows (a kernel's GPIO event);
-    None: now.
+    mono_ns: when it was taken, in nanoseconds of CLOCK_MONOTONIC, where the source itself knows (a kernel's GPIO
+    event); None: when it was read.
     """
 
     fields: dict[str, Value]

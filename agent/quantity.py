@@ -1,4 +1,4 @@
-"""Durations and sizes as the configuration writes them: ``"250ms"``, ``"30s"``, ``"5m"``, ``"256MB"``, or a bare number."""
+"""Durations and sizes as the configuration writes them: ``"250ms"``, ``"5m"``, ``"256MB"``, or a bare number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 
 
 def duration(value: Any) -> float:
-    """Seconds from a number of seconds or a string with a unit (ms, s, m, h, d). Raises ValueError with what would be right."""
+    """Seconds from a number or a string with a unit (ms, s, m, h, d). Raises ValueError with what would be right."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError('a duration is a number of seconds or a string as "250ms", "30s", "5m", "1h", "30d"')
     if isinstance(value, str):
@@ -28,7 +28,7 @@ def duration(value: Any) -> float:
 
 
 def size(value: Any) -> int:
-    """Bytes from a whole number or a string with a unit (B, kB, MB, GB, KiB, MiB, GiB). Raises ValueError with what would be right."""
+    """Bytes from a whole number or a string with a unit (B, kB, MB, GB, KiB, MiB, GiB). Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
