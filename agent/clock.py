@@ -1,8 +1,7 @@
 """The one place that knows what time it is.
 
 Readings are stamped with CLOCK_MONOTONIC, which no one steps; wall time is that stamp plus the offset between the two
-clocks at the moment of sending, so that a reading taken before the clock was set carries the time at which it really was
-taken.
+clocks at the moment of sending: a reading taken before the clock was set carries the time at which it really was taken.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""Log lines as this agent writes them: ``noun.verb key=value``, and which of many equal ones are worth printing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+
+def line(event: str, **fields: object) -> str:
+    """``device.lost device=weather reason="hung up"``: values with blanks, quotes or "=" quoted; None left out."""
+    parts = [event]
+    for key, value in fields.items():
+        if value is not None:
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            if not text or any(c in text for c in ' "=\n'):
+                text = '"' + text.replace("\\", "\\\\").replace('"', "'").replace("\n", "\\n") + '"'
+            parts.append(f"{key}={text}")
+    return " ".join(parts)
+
+
+class Repeats:
+    """Counts occurrences by key: the 1st, 2nd, 4th, 8th ... is worth a line, and a sum when it is over.
+
+    At most ``limit`` keys are kept; past that the oldest is forgotten.
+    """
+
+    def __init__(self, limit: int = 256) -> None:
+        self._counts: dict[Hashable, int] = {}
+        self._limit = limit
+
+    def __call__(self, key: Hashable) -> int:
+        """Count one more. Returns how often it was seen where this one is worth a line (a power of two), else 0."""
+        count = self._counts.get(key, 0) + 1
+        if count == 1 and len(self._counts) >= self._limit:
+            del self._counts[next(iter(self._counts))]
+        self._counts[key] = count
+        return 0 if count & (count - 1) else count
+
+    def over(self, key: Hashable) -> int:
+        """It is over: how often it was seen in all. The next occurrence is a first one again."""
+        return self._counts.pop(key, 0)
