@@ -1,0 +1,111 @@
+# What a user, a developer and CI do with this tree, each by one command; `make` alone lists them.
+#
+# Every target makes what it needs: a virtual environment with what is pinned in requirements*.txt, by hash. Stamp files in the
+# environment remember that, so the second run starts at once. Which Python: the oldest here from 3.11 on, or PYTHON=/path/to/python3.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+VENV ?= .venv
+ARGS ?=
+PIP = $(VENV)/bin/python -I -m pip --disable-pip-version-check --no-input --quiet
+# Debian keeps daemons in /usr/sbin, which is not on every user's PATH.
+export PATH := $(PATH):/usr/sbin:/sbin
+# Set by a caller's own virtual environment or shell, it would end up in ours.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+# ---- environments
+
+$(VENV)/.runtime: requirements.txt requirements-build.txt pyproject.toml
+	@python=$${PYTHON:-$$(tools/pythons | sed -n '1s/^[^ ]* //p')} && [ -n "$$python" ] && tools/venv "$$python" $(VENV)
+	@echo "Installing what requirements.txt pins"
+	@$(PIP) install --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(PIP) install --no-deps --no-index --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	@echo "Installing what requirements-dev.txt pins"
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+.PHONY: venv
+venv: $(VENV)/.dev ## Make the virtual environment of a developer
+
+# ---- the two commands of the README
+
+.PHONY: demo
+demo: $(VENV)/.runtime ## See it at work: embedded broker, simulated devices, the real agent (ARGS="--seconds 10")
+	@$(VENV)/bin/outstation demo $(ARGS)
+
+.PHONY: test
+test: ## Run all tests, on the oldest and the newest Python (>= 3.11) of this machine (ARGS="-k outbox")
+	@tools/apt mosquitto openssl strace || echo "The tests that need these are skipped, and named at the end."
+	@set -eu; pythons=$$(tools/pythons); \
+	oldest=$$(echo "$$pythons" | head -n 1); newest=$$(echo "$$pythons" | tail -n 1); \
+	$(MAKE) --no-print-directory pytest PYTHON="$${oldest#* }"; \
+	if [ "$$oldest" = "$$newest" ]; then \
+	    echo "Tested on Python $${oldest%% *}, the only one on this machine that is 3.11 or newer."; \
+	else \
+	    $(MAKE) --no-print-directory pytest PYTHON="$${newest#* }" VENV=".venv-$${newest%% *}"; \
+	    echo "Tested on Python $${oldest%% *} and $${newest%% *}."; \
+	fi
+
+# ---- for developers
+
+.PHONY: pytest
+pytest: $(VENV)/.dev ## Run the tests on one Python (PYTHON=..., ARGS=...)
+	@echo "Testing on $$($(VENV)/bin/python -V)"
+	@$(VENV)/bin/python -m pytest -rs $(ARGS)
+
+.PHONY: check
+check: lint types docs-check test ## All that CI checks before the wheel
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Format and lint, changing nothing
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+
+.PHONY: format
+format: $(VENV)/.dev ## Format, and fix what the linter can
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+.PHONY: types
+types: $(VENV)/.dev ## Check the types: mypy --strict on agent and drivers
+	@$(VENV)/bin/mypy
+
+.PHONY: docs
+docs: $(VENV)/.runtime ## Write the generated pages: docs/configuration.md, docs/drivers/*.md
+	@$(VENV)/bin/python docs/generate.py
+
+.PHONY: docs-check
+docs-check: $(VENV)/.runtime ## Fail if a generated page is stale
+	@$(VENV)/bin/python docs/generate.py --check
+
+.PHONY: wheel
+wheel: $(VENV)/.dev ## Build wheel and source archive into dist/
+	@$(VENV)/bin/python -m build --no-isolation --outdir dist . >/dev/null
+	@ls dist
+
+.PHONY: wheel-check
+wheel-check: $(VENV)/.dev ## Build the wheel, install it into an empty environment, run its demo
+	@tools/wheel-check $(VENV)
+
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure the figures of the README (ten minutes; needs Mosquitto; docs/benchmarks.md)
+	@tools/apt mosquitto strace
+	@$(VENV)/bin/python -m bench $(ARGS)
+
+.PHONY: pins
+pins: $(VENV)/.dev ## Resolve requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
+	@$(VENV)/bin/python -I tools/pins $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what make made: environments, caches, builds
+	@rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
