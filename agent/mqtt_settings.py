@@ -1,6 +1,6 @@
 """What ``[mqtt]`` may say: brokers, credentials, TLS, the in-flight window and the pace of reconnecting.
 
-Secrets are no part of it: it names the place of the password, which is read at each connect (``Credentials``) and kept nowhere.
+Secrets are no part of it: it names the place of the password, which is read at each connect and kept nowhere.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, LiteralString
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from agent.quantity import Interval, Size
@@ -84,6 +84,10 @@ def _topic(text: str) -> str:
     return text
 
 
+def _version(value: object) -> object:
+    return "5" if value == 5 and value is not True else value  # version = 5 is as good as version = "5"
+
+
 Url = Annotated[str, AfterValidator(_url)]
 Topic = Annotated[str, AfterValidator(_topic), Field(max_length=256)]
 
@@ -95,11 +99,12 @@ class MqttSettings(BaseModel):
 
     urls: tuple[Url, ...] = Field(
         ("mqtt://127.0.0.1",),
-        min_length=1,
         description="Brokers, tried in order: mqtt://, mqtts://, ws://, wss://. "
         "Without a port 1883, 8883, 80, 443; without a path /mqtt.",
     )
-    version: Literal["3.1.1", "5"] = Field("3.1.1", description="Version of MQTT.")
+    version: Annotated[Literal["3.1.1", "5"], BeforeValidator(_version)] = Field(
+        "3.1.1", description="Version of MQTT."
+    )
     client_id: str | None = Field(
         None,
         min_length=1,
@@ -126,11 +131,11 @@ class MqttSettings(BaseModel):
     ack_timeout: Interval = Field(
         20.0, description="A message unacknowledged for so long makes the agent connect anew."
     )
-    keepalive: int = Field(
-        60,
+    keepalive: Interval = Field(
+        60.0,
         ge=2,
         le=65_535,
-        description="Seconds of silence before a ping; a dead link is noticed within 1.5 times that.",
+        description="Silence before a ping, in whole seconds; a dead link is noticed within 1.5 times that.",
     )
     connect_timeout: Interval = Field(
         10.0, description="For one attempt at one URL: name, TCP, TLS and the broker's answer together."
@@ -143,7 +148,8 @@ class MqttSettings(BaseModel):
     max_packet: Size = Field(
         131_072,
         ge=256,
-        description="Largest MQTT packet to send; an MQTT 5 broker may ask for less. What exceeds it is set aside and counted.",
+        description="Largest MQTT packet to send; an MQTT 5 broker may ask for less. "
+        "What exceeds it is set aside and counted.",
     )
     username: str | None = Field(None, min_length=1, max_length=4096, description="User name.")
     password_file: Path | None = Field(
@@ -169,9 +175,11 @@ class MqttSettings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> MqttSettings:
-        def wrong(message: str) -> PydanticCustomError:
-            return PydanticCustomError("mqtt", message)  # type: ignore[arg-type]  # a literal at every call
+        def wrong(message: LiteralString) -> PydanticCustomError:
+            return PydanticCustomError("mqtt", message)
 
+        if not self.urls:  # min_length=1 would complain of a list that is empty only because its items are wrong
+            raise wrong("urls is empty: name at least one broker")
         if self.password_file is not None and self.password_env is not None:
             raise wrong("password_file and password_env exclude each other")
         if self.username is None and (self.password_file is not None or self.password_env is not None):

@@ -38,7 +38,7 @@ class OutboxSettings(BaseModel):
     )
 
     def file(self) -> Path:
-        """The outbox's file: ``path``, or its default by the environment (systemd.exec(5), STATE_DIRECTORY; XDG state home)."""
+        """The outbox's file: ``path``, or its default by systemd's STATE_DIRECTORY (systemd.exec(5)) or XDG_STATE_HOME."""
         if self.path is not None:
             return self.path
         state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]  # several directories are joined by colons
