@@ -72,7 +72,14 @@ class Port(Protocol):
     def write(self, data: bytes) -> None:
         """Send all of data; what the kernel does not take at once goes out when it can. Raises DeviceLost."""
 
-    def close(self) -> None: ...
+    def flush(self) -> None:
+        """Send what ``write`` left over, as far as the kernel takes it; called when the port is writable."""
+
+    on_blocked: Callable[[bool], object] | None
+    """Set by ``Context.watch``; the port calls it with True when something is left over, with False when all is out."""
+
+    def close(self) -> None:
+        """Idempotent; never waits for what is left over."""
 
 
 class Context(Protocol):

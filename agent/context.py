@@ -1,0 +1,356 @@
+"""What one driver may do (driver.Context), on the real event manager; and the stream that feeds its parser."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from agent.clock import Clock
+from agent.codec import encode_fields
+from agent.driver import DeviceLost, Fault, Parser, Port, Sample
+from agent.events import EventManager, Missed, SocketEvent, TimerEvent, Work, WorkRejected, WorkTimeout
+from agent.logline import Repeats, line
+from agent.model import Reading
+from agent.ports import SerialSettings, open_serial
+
+SLOW_FEED = 0.010
+"""Seconds of one inline ``feed`` that count as slow: five times what 4 KiB of the slowest text format take."""
+SLOW_FEEDS = 3
+"""Slow ones in a row after which the parser moves to a worker."""
+PARSE_TIMEOUT = 30.0
+"""Seconds after which a ``feed`` on a worker counts as hung, and the device is opened anew."""
+QUEUED_BYTES = 256 * 1024
+"""Bytes that wait for a busy worker before the port is paused: the kernel's buffer then holds the device."""
+RETRY_REJECTED = 0.1
+"""Seconds until a parser tries again when the pool's queue was full."""
+FAULT_KINDS_KEPT = 32
+SAMPLE_BYTES = 64
+
+
+@dataclass(slots=True)
+class FaultCount:
+    """How often one kind of fault was seen, and the last of it."""
+
+    count: int = 0
+    detail: str = ""
+    raw: bytes = b""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a device has given since the agent started."""
+
+    readings: int = 0
+    last_ns: int | None = None
+    faults: dict[str, FaultCount] = field(default_factory=dict)
+
+
+class Owner(Protocol):
+    """Who is told of trouble: supervisor.Device."""
+
+    def lost(self, reason: str) -> None: ...
+
+    def failed(self, error: BaseException) -> None:
+        """Something of this driver raised: DeviceLost, or anything else, which is a defect of the driver."""
+
+
+class DeviceContext:
+    """One driver's context, from its start to its stop.
+
+    Every handle that is made here is entered in ``owners``, so that an exception in its callback finds its device.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        manager: EventManager,
+        clock: Clock,
+        *,
+        counts: Counts,
+        sink: Callable[[Sequence[Reading]], object],
+        next_seq: Callable[[str], int],
+        owner: Owner,
+        owners: dict[Any, Owner],
+    ) -> None:
+        self.device = device
+        self.log = logging.getLogger(f"outstation.device.{device}")
+        self.counts = counts
+        self.clock = clock
+        self.manager = manager
+        self._sink = sink
+        self._next_seq = next_seq
+        self.owners = owners
+        self.owner = owner
+        self._handles: list[Any] = []
+        self._streams: list[_Stream] = []
+        self._fault_lines = Repeats()
+
+    # -- driver.Context -------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return self.manager.now()
+
+    def every(
+        self,
+        interval: float,
+        fn: Callable[..., object],
+        *args: Any,
+        first_after: float | None = None,
+        name: str | None = None,
+    ) -> TimerEvent:
+        label = f"{self.device}.{name or getattr(fn, '__name__', 'timer')}"
+        return self._own(
+            self.manager.create_timer_event(
+                interval, fn, *args, first_after=first_after, missed=Missed.SKIP, name=label
+            )
+        )
+
+    def after(self, delay: float, fn: Callable[..., object], *args: Any, name: str | None = None) -> TimerEvent:
+        label = f"{self.device}.{name or getattr(fn, '__name__', 'timer')}"
+        return self._own(self.manager.create_timer_event(delay, fn, *args, repeat=False, name=label))
+
+    def watch(self, port: Port, on_readable: Callable[[], object]) -> SocketEvent:
+        event = self.manager.create_socket_event(
+            port, on_readable=on_readable, on_writable=port.flush, name=f"{self.device}.rx"
+        )
+        event.want_writable(False)
+        port.on_blocked = event.want_writable
+        return self._own(event)
+
+    def stream(self, port: Port, parser: Parser, *, heavy: bool = False) -> SocketEvent:
+        stream = _Stream(self, port, parser, heavy)
+        self._streams.append(stream)
+        stream.event = self.watch(port, stream.readable)
+        return stream.event
+
+    def submit(
+        self,
+        fn: Callable[..., Any],
+        *args: Any,
+        on_done: Callable[[Any], object] | None = None,
+        on_error: Callable[[BaseException], object] | None = None,
+        timeout: float | None = None,
+        weight: float = 1.0,
+    ) -> Work:
+        label = f"{self.device}.{getattr(fn, '__name__', 'work')}"
+        return self._own(
+            self.manager.execute_work(
+                fn,
+                *args,
+                on_done=on_done,
+                on_error=on_error or self.owner.failed,
+                key=self.device,
+                weight=weight,
+                timeout=timeout,
+                name=label,
+            )
+        )
+
+    def emit(self, *items: Sample | Fault) -> None:
+        self.accept(items, self.clock.mono_ns())
+
+    def lost(self, reason: str) -> None:
+        self.owner.lost(reason)
+
+    def open_serial(self, config: SerialSettings) -> Port:
+        return open_serial(config)
+
+    # -- for the supervisor ---------------------------------------------------------------------------------------
+
+    def accept(self, items: Iterable[Sample | Fault], mono_ns: int) -> None:
+        """Stamp samples and hand them on together; count faults."""
+        readings: list[Reading] = []
+        for item in items:
+            if isinstance(item, Sample):
+                try:
+                    body = encode_fields(item.fields)
+                except ValueError as error:
+                    self._count(Fault("number", str(error), repr(item.fields).encode()))
+                    continue
+                readings.append(Reading(self.device, self._next_seq(self.device), item.mono_ns or mono_ns, body))
+            else:
+                self._count(item)
+        if readings:
+            self.counts.readings += len(readings)
+            self.counts.last_ns = readings[-1].mono_ns
+            self._sink(readings)
+
+    def read_last(self) -> None:
+        """At a clean stop: read once more what the kernel already holds, for it came before the stop."""
+        for stream in self._streams:
+            stream.readable(last=True)
+
+    def close(self, on_closed: Callable[[], object]) -> None:
+        """End timers, watches and streams; on_closed is called once the parsers have finished what was read."""
+        for handle in self._handles:
+            handle.cancel()
+            self.owners.pop(handle, None)
+        self._handles.clear()
+        streams, self._streams = self._streams, []
+        left = len(streams)
+        if not left:
+            on_closed()
+
+        def ended() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                on_closed()
+
+        for stream in streams:
+            stream.end(ended)
+
+    def _own(self, handle: Any) -> Any:
+        if len(self._handles) >= 64:  # the fired and the finished are let go in bulk
+            gone = [h for h in self._handles if not h.active]
+            self._handles = [h for h in self._handles if h.active]
+            for h in gone:
+                self.owners.pop(h, None)
+        self._handles.append(handle)
+        self.owners[handle] = self.owner
+        return handle
+
+    def _count(self, fault: Fault) -> None:
+        faults = self.counts.faults
+        kind = fault.kind if fault.kind in faults or len(faults) < FAULT_KINDS_KEPT else "other"
+        entry = faults.get(kind)
+        if entry is None:
+            entry = faults[kind] = FaultCount()
+        entry.count += 1
+        entry.detail = fault.detail
+        entry.raw = bytes(fault.raw[:SAMPLE_BYTES])
+        if self._fault_lines(kind):
+            self.log.info(
+                line(
+                    "device.fault",
+                    device=self.device,
+                    kind=kind,
+                    count=entry.count,
+                    detail=fault.detail or None,
+                    raw=repr(entry.raw) if entry.raw else None,
+                )
+            )
+
+
+class _Stream:
+    """Port -> parser -> samples, inline or on a worker; one piece at a time on the worker, so order is kept."""
+
+    def __init__(self, ctx: DeviceContext, port: Port, parser: Parser, heavy: bool) -> None:
+        self.event: SocketEvent
+        self._ctx = ctx
+        self._port = port
+        self._parser = parser
+        self._on_worker = heavy
+        self._slow = 0
+        self._queue: deque[tuple[int, bytes]] = deque()
+        self._queued = 0
+        self._busy = False
+        self._paused = False
+        self._ended: Callable[[], object] | None = None
+
+    def readable(self, *, last: bool = False) -> None:
+        try:
+            data = self._port.read()
+        except DeviceLost as gone:
+            if not last:
+                self._ctx.lost(str(gone))
+            return
+        if not data:
+            return
+        ctx = self._ctx
+        now = ctx.clock.mono_ns()
+        if self._on_worker:
+            self._queue.append((now, data))
+            self._queued += len(data)
+            if self._queued >= QUEUED_BYTES and not last:
+                self._paused = True
+                self.event.pause()
+            self._next()
+            return
+        begin = time.perf_counter()
+        items = tuple(self._parser.feed(data))
+        took = time.perf_counter() - begin
+        ctx.accept(items, now)
+        if took < SLOW_FEED:
+            self._slow = 0
+            return
+        self._slow += 1
+        if self._slow >= SLOW_FEEDS:
+            self._on_worker = True
+            ctx.log.warning(line("parser.moved", device=ctx.device, to="worker", took_ms=took * 1000, bytes=len(data)))
+
+    def end(self, on_ended: Callable[[], object]) -> None:
+        """No more is read; on_ended is called when all that was read is parsed."""
+        self._ended = on_ended
+        if not self._busy and not self._queue:
+            self._finish()
+
+    def _next(self) -> None:
+        if self._busy or not self._queue:
+            return
+        pieces = list(self._queue)
+        ctx = self._ctx
+        try:
+            ctx.manager.execute_work(
+                self._feed,
+                pieces,
+                on_done=self._parsed,
+                on_error=self._failed,
+                key=ctx.device,
+                weight=self._queued / 4096,
+                timeout=PARSE_TIMEOUT,
+                name=f"{ctx.device}.parse",
+            )
+        except WorkRejected:
+            # What was read stays here; the port rests until the pool has room.
+            self._busy = True
+            if not self._paused and self._ended is None:
+                self._paused = True
+                self.event.pause()
+            ctx.manager.create_timer_event(RETRY_REJECTED, self._again, repeat=False, name=f"{ctx.device}.parse.retry")
+            return
+        self._queue.clear()
+        self._queued = 0
+        self._busy = True
+
+    def _again(self) -> None:
+        self._busy = False
+        self._next()
+
+    def _feed(self, pieces: list[tuple[int, bytes]]) -> list[tuple[int, tuple[Sample | Fault, ...]]]:
+        """On the worker: the one thing of a port that ever runs there."""
+        return [(stamp, tuple(self._parser.feed(data))) for stamp, data in pieces]
+
+    def _parsed(self, result: list[tuple[int, tuple[Sample | Fault, ...]]]) -> None:
+        self._busy = False
+        for stamp, items in result:
+            self._ctx.accept(items, stamp)
+        self._next()
+        if self._paused and self._ended is None and self._queued < QUEUED_BYTES:
+            self._paused = False
+            self.event.resume()
+        if self._ended is not None and not self._busy and not self._queue:
+            self._finish()
+
+    def _failed(self, error: BaseException) -> None:
+        self._busy = False
+        self._queue.clear()
+        self._queued = 0
+        self._ctx.accept([Fault("parser", f"{type(error).__name__}: {error}")], self._ctx.clock.mono_ns())
+        if self._ended is not None:
+            ended, self._ended = self._ended, None
+            ended()
+        elif isinstance(error, WorkTimeout):
+            self._ctx.lost(f"its parser did not return within {PARSE_TIMEOUT:g} s")
+        else:
+            self._ctx.owner.failed(error)
+
+    def _finish(self) -> None:
+        ended, self._ended = self._ended, None
+        self._ctx.accept(tuple(self._parser.end()), self._ctx.clock.mono_ns())
+        if ended is not None:
+            ended()

@@ -1,0 +1,354 @@
+"""One device at work: opened on a worker, reopened when it is lost, put in quarantine when its driver is at fault."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agent.clock import Clock
+from agent.context import Counts, DeviceContext, Owner
+from agent.driver import DeviceConfig, DeviceLost, Driver, Port
+from agent.events import EventManager, TimerEvent, WorkRejected, WorkTimeout
+from agent.hotplug import PathWatch
+from agent.logline import Repeats, line
+from agent.model import Reading
+
+OPEN_TIMEOUT = 10.0
+"""Seconds for one opening: a TCP port behind a dead router, a USB adapter that hangs in its ioctl."""
+BACKOFF_FIRST = 0.25
+BACKOFF_MOST = 30.0
+"""Seconds between two openings, doubled each time and jittered by a quarter: forty boards must not move in step."""
+SETTLED = 10.0
+"""Seconds after which an open device counts as well, even if it says nothing."""
+APPEARED_PAUSE = 0.1
+"""Least seconds between two openings that a change of the path asks for: udev makes a node, then gives it its group."""
+CRASHES = 5
+CRASH_WINDOW = 600.0
+QUARANTINE = 900.0
+"""A driver that fails by its own fault five times in ten minutes rests for fifteen."""
+
+State = Literal["stopped", "opening", "online", "waiting", "quarantined"]
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What all devices share.
+
+    sink takes the readings of one device, in order; on_state is told of every device that comes or goes;
+    owners finds the device of an event.
+    """
+
+    manager: EventManager
+    clock: Clock
+    sink: Callable[[Sequence[Reading]], object]
+    next_seq: Callable[[str], int]
+    on_state: Callable[[str, bool], object]
+    paths: PathWatch
+    rng: random.Random = field(default_factory=random.Random)
+    owners: dict[Any, Owner] = field(default_factory=dict)
+
+
+class Device:
+    """One device of the configuration: its driver and the state of its port."""
+
+    def __init__(self, surroundings: Surroundings, driver: type[Driver], config: DeviceConfig) -> None:
+        self.name = config.name
+        self.driver = driver
+        self.config = config
+        self.counts = Counts()
+        self.state: State = "stopped"
+        self.reason: str | None = None
+        self.since = 0.0
+        self.openings = 0
+        self.crashes: deque[float] = deque(maxlen=CRASHES)
+        self.log = logging.getLogger(f"outstation.device.{config.name}")
+        self._env = surroundings
+        self._driver: Driver | None = None
+        self._ctx: DeviceContext | None = None
+        self._port: Port | None = None
+        self._attempt: _Opening | None = None
+        self._retry: TimerEvent | None = None
+        self._failures = 0
+        self._readings_before = 0
+        self._appeared = False
+        self._announced = False
+        self._closing = False
+        self._last_opening = float("-inf")
+        self._lines = Repeats()
+        self._on_stopped: Callable[[], object] | None = None
+
+    # -- what the supervisor asks ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._watch_path(True)
+        self._open()
+
+    def stop(self, on_stopped: Callable[[], object]) -> None:
+        """Stop reading; on_stopped is called when all that was read is parsed and the port is closed."""
+        was = self.state
+        self._on_stopped = on_stopped
+        self._watch_path(False)
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._attempt is not None:
+            self._attempt.abandon()
+            self._attempt = None
+        if was == "online":
+            self._close(clean=True)
+        elif not self._closing:
+            self._stopped()
+
+    def appeared(self) -> None:
+        """Its path was made, or its permissions changed."""
+        if self.state == "opening":
+            self._appeared = True
+        elif self.state == "waiting":
+            due = self._last_opening + APPEARED_PAUSE - self._env.manager.now()
+            self._schedule(max(0.0, due))
+
+    def lost(self, reason: str) -> None:
+        """The device is gone. Closes it, and tries again."""
+        if self.state != "online":
+            return
+        manager = self._env.manager
+        if self.counts.readings > self._readings_before or manager.now() - self.since > SETTLED:
+            self._failures = 0
+        self._enter("waiting", reason)
+        self._close(then=lambda: self._back_off("device.lost", reason))
+
+    def failed(self, error: BaseException) -> None:
+        """Something of its driver raised: the device is gone, or the driver has a defect."""
+        if isinstance(error, DeviceLost):
+            self.lost(str(error))
+        else:
+            self._crash(error)
+
+    def _crash(self, error: BaseException) -> None:
+        if self.state not in ("online", "opening"):
+            return
+        manager = self._env.manager
+        reason = f"defect in driver {self.config.driver}: {type(error).__name__}: {error}"
+        if self._lines(reason):
+            self.log.error(line("driver.crashed", device=self.name, reason=reason), exc_info=error)
+        self.crashes.append(manager.now())
+        if len(self.crashes) == CRASHES and manager.now() - self.crashes[0] < CRASH_WINDOW:
+            self.crashes.clear()
+            self._enter("quarantined", reason)
+            self.log.error(
+                line("device.quarantined", device=self.name, reason=reason, crashes=CRASHES, retry_in_s=QUARANTINE)
+            )
+            self._close(then=lambda: self._schedule(QUARANTINE))
+        else:
+            self._enter("waiting", reason)
+            self._close(then=lambda: self._back_off("device.lost", reason))
+        self._driver = None  # The next opening makes a new one: nobody knows in what state this one is.
+
+    def report(self, now_ns: int) -> dict[str, Any]:
+        """Its part of the status report."""
+        last = self.counts.last_ns
+        return {
+            "state": self.state,
+            "reason": self.reason,
+            "for_s": round(self._env.manager.now() - self.since, 3),
+            "driver": self.config.driver,
+            "port": getattr(self.config, "port", None),
+            "openings": self.openings,
+            "readings": self.counts.readings,
+            "last_reading_s": None if last is None else round((now_ns - last) / 1e9, 3),
+            "faults": {
+                kind: {"count": f.count, "last": f.detail, "bytes": repr(f.raw)[2:-1]}
+                for kind, f in self.counts.faults.items()
+            },
+        }
+
+    # -- opening ----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        env = self._env
+        self._appeared = False
+        self._last_opening = env.manager.now()
+        self._enter("opening", self.reason)
+        self._ctx = DeviceContext(
+            self.name,
+            env.manager,
+            env.clock,
+            counts=self.counts,
+            sink=env.sink,
+            next_seq=env.next_seq,
+            owner=self,
+            owners=env.owners,
+        )
+        try:
+            if self._driver is None:
+                self._driver = self.driver(self.config, self._ctx)
+            self._driver.ctx = self._ctx
+        except Exception as error:  # noqa: BLE001  (a driver's own code: it must harm nobody else)
+            self._crash(error)
+            return
+        if type(self._driver).open is Driver.open:
+            self._opened(None)
+            return
+        self._attempt = attempt = _Opening(self._driver)
+        try:
+            env.manager.execute_work(
+                attempt.run,
+                on_done=lambda port: self._attempt_done(attempt, port),
+                on_error=lambda error: self._attempt_failed(attempt, error),
+                key=self.name,
+                timeout=OPEN_TIMEOUT,
+                name=f"{self.name}.open",
+            )
+        except WorkRejected as full:
+            self._attempt_failed(attempt, full)
+
+    def _attempt_done(self, attempt: _Opening, port: Port | None) -> None:
+        if attempt is self._attempt:
+            self._attempt = None
+            self._opened(port)
+        elif port is not None:
+            port.close()
+
+    def _attempt_failed(self, attempt: _Opening, error: BaseException) -> None:
+        if attempt is not self._attempt:
+            return
+        self._attempt = None
+        if isinstance(error, WorkTimeout):
+            attempt.abandon()
+            self._not_opened(f"opening took longer than {OPEN_TIMEOUT:g} s")
+        elif isinstance(error, DeviceLost | WorkRejected):
+            self._not_opened(str(error))
+        else:
+            self._crash(error)
+
+    def _opened(self, port: Port | None) -> None:
+        assert self._driver is not None
+        self._port = port
+        self.openings += 1
+        self._readings_before = self.counts.readings
+        self._enter("online", None)
+        try:
+            self._driver.start(port)
+        except DeviceLost as gone:
+            self.lost(str(gone))
+            return
+        except Exception as error:  # noqa: BLE001  (a driver's own code: it must harm nobody else)
+            self._crash(error)
+            return
+        if self.state != "online":  # lost while starting
+            return
+        self._lines = Repeats()
+        self.log.info(
+            line(
+                "device.online",
+                device=self.name,
+                port=port.name if port else None,
+                opening=self.openings if self.openings > 1 else None,
+            )
+        )
+        self._announced = True
+        self._env.on_state(self.name, True)
+
+    def _not_opened(self, reason: str) -> None:
+        self._enter("waiting", reason)
+        # Where the path changed while we were failing, the reason may be gone already.
+        self._back_off("device.unavailable", reason, APPEARED_PAUSE if self._appeared else None)
+
+    # -- closing ----------------------------------------------------------------------------------------------------
+
+    def _close(self, *, clean: bool = False, then: Callable[[], object] | None = None) -> None:
+        """Close driver and port; ``then`` is called when what was read is parsed, unless we stop meanwhile."""
+        ctx, self._ctx = self._ctx, None
+        port, self._port = self._port, None
+        if self._announced:
+            self._announced = False
+            self._env.on_state(self.name, False)
+        try:
+            if self._driver is not None and ctx is not None:
+                if clean:
+                    ctx.read_last()
+                self._driver.stop()
+        except DeviceLost as gone:
+            self.log.debug(line("device.lost", device=self.name, reason=str(gone), while_="closing"))
+        except Exception as error:
+            self.log.error(line("driver.stop_failed", device=self.name, reason=repr(error)), exc_info=error)
+
+        def closed() -> None:
+            self._closing = False
+            if self._on_stopped is not None:
+                self._stopped()
+            elif then is not None:
+                then()
+
+        self._closing = True
+        if ctx is None:
+            closed()
+        else:
+            ctx.close(closed)
+        if port is not None:
+            port.close()
+
+    def _stopped(self) -> None:
+        self._enter("stopped", None)
+        then, self._on_stopped = self._on_stopped, None
+        if then is not None:
+            then()
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    def _back_off(self, event: str, reason: str, delay: float | None = None) -> None:
+        if delay is None:
+            delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(self._failures, 16))
+            delay *= 1 - self._env.rng.random() / 4
+        self._failures += 1
+        if count := self._lines(reason):
+            self.log.warning(
+                line(event, device=self.name, reason=reason, retry_in_s=delay, failures=count if count > 1 else None)
+            )
+        self._schedule(delay)
+
+    def _schedule(self, delay: float) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._env.manager.create_timer_event(
+            max(delay, 1e-6), self._open, repeat=False, name=f"{self.name}.reopen"
+        )
+
+    def _enter(self, state: State, reason: str | None) -> None:
+        self.state = state
+        self.reason = reason
+        self.since = self._env.manager.now()
+
+    def _watch_path(self, on: bool) -> None:
+        path = self.driver.shares(self.config)
+        if path is not None and path.startswith("/"):
+            if on:
+                self._env.paths.add(path, self.name)
+            else:
+                self._env.paths.remove(self.name)
+
+
+class _Opening:
+    """One opening under way on a worker. Abandoned, it closes what it gets: nobody waits for it any more.
+
+    Both sides first write, then look: whatever the order, one of them sees the other, and closing twice does no harm.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._port: Port | None = None
+        self._abandoned = False
+
+    def run(self) -> Port | None:
+        self._port = self._driver.open()
+        if self._abandoned and self._port is not None:
+            self._port.close()
+        return self._port
+
+    def abandon(self) -> None:
+        self._abandoned = True
+        if self._port is not None:
+            self._port.close()

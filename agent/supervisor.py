@@ -1,0 +1,78 @@
+"""All devices of the configuration: started together, told of paths that appear, stopped together; one report."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from agent.clock import Clock
+from agent.device import Device, Surroundings
+from agent.driver import DeviceConfig, Driver
+from agent.events import EventManager
+from agent.hotplug import PathWatch
+from agent.model import Reading
+
+
+class Supervisor:
+    """Keeps every device at work, and a bad one from the others."""
+
+    def __init__(
+        self,
+        manager: EventManager,
+        clock: Clock,
+        *,
+        sink: Callable[[Sequence[Reading]], object],
+        next_seq: Callable[[str], int],
+        on_state: Callable[[str, bool], object],
+        paths: PathWatch,
+        rng: random.Random | None = None,
+    ) -> None:
+        """sink takes the readings of one device, in order; on_state is told of every device that comes or goes."""
+        self._env = Surroundings(manager, clock, sink, next_seq, on_state, paths, rng or random.Random())
+        self.devices: dict[str, Device] = {}
+
+    def add(self, driver: type[Driver], config: DeviceConfig) -> None:
+        self.devices[config.name] = Device(self._env, driver, config)
+
+    def start(self) -> None:
+        self._path_event = self._env.manager.create_socket_event(
+            self._env.paths, on_readable=self._path_changed, name="hotplug"
+        )
+        for device in self.devices.values():
+            device.start()
+
+    def stop(self, on_stopped: Callable[[], object]) -> None:
+        """Stop all devices; on_stopped is called once all that was read has been parsed and handed on."""
+        self._path_event.cancel()
+        left = set(self.devices)
+
+        def stopped(name: str) -> None:
+            left.discard(name)
+            if not left:
+                self._env.paths.close()
+                on_stopped()
+
+        if not left:
+            stopped("")
+        for name, device in self.devices.items():
+            device.stop(partial(stopped, name))
+
+    def callback_failed(self, event: Any, error: BaseException) -> bool:
+        """For EventManager's on_callback_error: True if the event was a driver's, whose device then is opened anew."""
+        owner = self._env.owners.get(event)
+        if owner is None:
+            return False
+        owner.failed(error)
+        return True
+
+    def report(self) -> dict[str, Any]:
+        """Every device's part of the status report."""
+        now_ns = self._env.clock.mono_ns()
+        return {name: device.report(now_ns) for name, device in self.devices.items()}
+
+    def _path_changed(self) -> None:
+        for name in self._env.paths.read():
+            if name in self.devices:
+                self.devices[name].appeared()
