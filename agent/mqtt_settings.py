@@ -85,7 +85,7 @@ def _topic(text: str) -> str:
 
 
 def _version(value: object) -> object:
-    return "5" if value == 5 and value is not True else value  # version = 5 is as good as version = "5"
+    return "5" if value == 5 else value  # version = 5 is as good as version = "5"
 
 
 Url = Annotated[str, AfterValidator(_url)]

@@ -1,0 +1,110 @@
+"""Readings to payloads, and names to topics. Pure: no I/O, and the clock is handed in."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+import orjson
+
+from agent.clock import rfc3339
+from agent.model import Reading, Value
+
+ONLINE = b"online"
+OFFLINE = b"offline"
+
+_SECOND = 1_000_000_000
+
+
+class WallClock(Protocol):
+    """What the codec needs of ``agent.clock.Clock``."""
+
+    def wall_ns(self, mono_ns: int) -> int: ...
+
+    def trusted(self) -> bool: ...
+
+
+def encode_fields(fields: dict[str, Value]) -> bytes:
+    """The JSON object of a reading's fields, order kept (RFC 8259, UTF-8, compact).
+
+    Raises ValueError on what has no JSON form or would not survive a parser: NaN, the infinities, integers beyond
+    64 bits, lone surrogates.
+    """
+    try:
+        body = orjson.dumps(fields)
+    except TypeError as error:  # orjson.JSONEncodeError is one
+        raise ValueError(str(error)) from None
+    # orjson writes NaN and the infinities as null; a look at each value is needed only where a null came out.
+    if b"null" in body:
+        for name, value in fields.items():
+            if type(value) is float and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}, which has no JSON form")
+    # A copy: what orjson 3.13 returns keeps the 4 KiB it was written into (measured: 4.3 kB a waiting reading, not 0.25).
+    return b"%b" % body
+
+
+def channel_topic(name: str) -> str:
+    """A channel's name as a level of a topic: each byte of its UTF-8 outside ``[A-Za-z0-9_-]`` becomes ``_``."""
+    return re.sub(rb"[^A-Za-z0-9_-]", b"_", name.encode("utf-8", "surrogatepass")).decode("ascii")
+
+
+class Topics:
+    """Every topic of one agent. ``agent`` and device names are of ``[A-Za-z0-9_-]+``, as configured."""
+
+    def __init__(self, agent: str, base: str = "outstation") -> None:
+        self.root = f"{base}/{agent}"
+        self.availability = f"{self.root}/availability"
+        self.status = f"{self.root}/status"
+        self.info = f"{self.root}/info"
+        self.set_filter = f"{self.root}/+/+/set"
+        self.request_filter = f"{self.root}/request/+"
+        self._telemetry: dict[str, str] = {}  # one entry a device of the configuration
+
+    def telemetry(self, device: str) -> str:
+        topic = self._telemetry.get(device)
+        if topic is None:
+            topic = self._telemetry[device] = f"{self.root}/{device}/telemetry"
+        return topic
+
+    def device_availability(self, device: str) -> str:
+        return f"{self.root}/{device}/availability"
+
+    def set(self, device: str, channel: str) -> str:
+        return f"{self.root}/{device}/{channel_topic(channel)}/set"
+
+    def response(self, op: str) -> str:
+        return f"{self.root}/response/{op}"
+
+
+class JsonCodec:
+    """``{"ts":…,"seq":…,"fields":{…}}``, and ``resumed``, ``clock``, ``backfill`` only where they are true."""
+
+    def __init__(self) -> None:
+        self._second = -1  # the second whose text _prefix is: a call of strftime costs more than all the rest
+        self._prefix = b""
+
+    def encode(self, readings: Sequence[Reading], clock: WallClock, connected_mono_ns: int, array: bool) -> bytes:
+        """One message: a JSON array of the readings, or (``array`` false) the one reading as an object.
+
+        connected_mono_ns: when the present connection came up; what was taken before is marked ``backfill``.
+        Raises ValueError unless there is exactly one reading for an object, or at least one for an array.
+        """
+        if not readings or (not array and len(readings) > 1):
+            raise ValueError(f"{len(readings)} readings in one {'array' if array else 'object'}")
+        unsynced = b"" if clock.trusted() else b',"clock":"unsynced"'
+        parts = []
+        for reading in readings:
+            second, rest = divmod(clock.wall_ns(reading.mono_ns), _SECOND)
+            if second != self._second:
+                self._prefix = rfc3339(second * _SECOND)[:19].encode("ascii")
+                self._second = second
+            tail = b',"resumed":true' + unsynced if reading.resumed else unsynced
+            if reading.mono_ns < connected_mono_ns:
+                tail += b',"backfill":true'
+            parts.append(
+                b'{"ts":"%b.%06dZ","seq":%d,"fields":%b%b}'
+                % (self._prefix, rest // 1000, reading.seq, reading.body, tail)
+            )
+        return b"[%b]" % b",".join(parts) if array else parts[0]
