@@ -23,7 +23,7 @@ BACKOFF_FIRST = 0.25
 BACKOFF_MOST = 30.0
 """Seconds between two openings, doubled each time and jittered by a quarter: forty boards must not move in step."""
 SETTLED = 10.0
-"""Seconds after which an open device counts as well, even if it says nothing."""
+"""Seconds after which an open device counts as well: a loose plug neither resets the back-off nor fills the log."""
 APPEARED_PAUSE = 0.1
 """Least seconds between two openings that a change of the path asks for: udev makes a node, then gives it its group."""
 CRASHES = 5
@@ -73,7 +73,6 @@ class Device:
         self._attempt: _Opening | None = None
         self._retry: TimerEvent | None = None
         self._failures = 0
-        self._readings_before = 0
         self._appeared = False
         self._announced = False
         self._closing = False
@@ -98,6 +97,7 @@ class Device:
             self._attempt.abandon()
             self._attempt = None
         if was == "online":
+            self._enter("stopped", None)
             self._close(clean=True)
         elif not self._closing:
             self._stopped()
@@ -115,8 +115,9 @@ class Device:
         if self.state != "online":
             return
         manager = self._env.manager
-        if self.counts.readings > self._readings_before or manager.now() - self.since > SETTLED:
+        if manager.now() - self.since > SETTLED:
             self._failures = 0
+            self._lines = Repeats()
         self._enter("waiting", reason)
         self._close(then=lambda: self._back_off("device.lost", reason))
 
@@ -128,12 +129,12 @@ class Device:
             self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
-        if self.state not in ("online", "opening"):
-            return
         manager = self._env.manager
         reason = f"defect in driver {self.config.driver}: {type(error).__name__}: {error}"
         if self._lines(reason):
             self.log.error(line("driver.crashed", device=self.name, reason=reason), exc_info=error)
+        if self.state not in ("online", "opening") or self._on_stopped is not None:
+            return
         self.crashes.append(manager.now())
         if len(self.crashes) == CRASHES and manager.now() - self.crashes[0] < CRASH_WINDOW:
             self.crashes.clear()
@@ -182,13 +183,9 @@ class Device:
             owner=self,
             owners=env.owners,
         )
-        try:
-            if self._driver is None:
-                self._driver = self.driver(self.config, self._ctx)
-            self._driver.ctx = self._ctx
-        except Exception as error:  # noqa: BLE001  (a driver's own code: it must harm nobody else)
-            self._crash(error)
+        if not self._call(self._make_driver, self._ctx):
             return
+        assert self._driver is not None
         if type(self._driver).open is Driver.open:
             self._opened(None)
             return
@@ -228,27 +225,13 @@ class Device:
         assert self._driver is not None
         self._port = port
         self.openings += 1
-        self._readings_before = self.counts.readings
         self._enter("online", None)
-        try:
-            self._driver.start(port)
-        except DeviceLost as gone:
-            self.lost(str(gone))
-            return
-        except Exception as error:  # noqa: BLE001  (a driver's own code: it must harm nobody else)
-            self._crash(error)
-            return
+        self._call(self._driver.start, port)
         if self.state != "online":  # lost while starting
             return
-        self._lines = Repeats()
-        self.log.info(
-            line(
-                "device.online",
-                device=self.name,
-                port=port.name if port else None,
-                opening=self.openings if self.openings > 1 else None,
-            )
-        )
+        if self._lines("online"):
+            name, opening = port.name if port else None, self.openings if self.openings > 1 else None
+            self.log.info(line("device.online", device=self.name, port=name, opening=opening))
         self._announced = True
         self._env.on_state(self.name, True)
 
@@ -256,6 +239,20 @@ class Device:
         self._enter("waiting", reason)
         # Where the path changed while we were failing, the reason may be gone already.
         self._back_off("device.unavailable", reason, APPEARED_PAUSE if self._appeared else None)
+
+    def _make_driver(self, ctx: DeviceContext) -> None:
+        if self._driver is None:
+            self._driver = self.driver(self.config, ctx)
+        self._driver.ctx = ctx
+
+    def _call(self, fn: Callable[..., object], *args: object) -> bool:
+        """Run the driver's own code: whatever it raises concerns this device alone."""
+        try:
+            fn(*args)
+        except Exception as error:  # noqa: BLE001  (a callback: the driver's own code)
+            self.failed(error)
+            return False
+        return True
 
     # -- closing ----------------------------------------------------------------------------------------------------
 
@@ -266,15 +263,10 @@ class Device:
         if self._announced:
             self._announced = False
             self._env.on_state(self.name, False)
-        try:
-            if self._driver is not None and ctx is not None:
-                if clean:
-                    ctx.read_last()
-                self._driver.stop()
-        except DeviceLost as gone:
-            self.log.debug(line("device.lost", device=self.name, reason=str(gone), while_="closing"))
-        except Exception as error:
-            self.log.error(line("driver.stop_failed", device=self.name, reason=repr(error)), exc_info=error)
+        if self._driver is not None and ctx is not None:
+            if clean:
+                self._call(ctx.read_last)
+            self._call(self._driver.stop)
 
         def closed() -> None:
             self._closing = False
