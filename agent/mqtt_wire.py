@@ -1,0 +1,185 @@
+"""The socket under paho: bytes in by one ``recv`` an event, bytes out by one ``send`` a turn.
+
+paho asks its socket for one byte, one byte and the rest of each packet, and writes each packet by itself. Given this in
+place of the socket, a PUBACK costs no system call of its own, a turn's PUBLISH packets leave in one segment (one record
+under TLS), and a socket that is full is our business alone: paho's queue of packets is always empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+from agent.mqtt_websocket import WebSocketStream
+
+_CHUNK = 65_536  # what one recv takes: over a thousand PUBACKs
+_LARGEST_IN = 1_048_576  # far more than a command for an output takes; beyond it a broker is broken, or means harm
+
+_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class _Stream(Protocol):
+    """socket.socket or ssl.SSLSocket, as far as it is used here."""
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def send(self, data: bytes | bytearray | memoryview, /) -> int: ...
+
+
+def _ignore(_full: bool) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass
+
+
+class Wire:
+    """A connected socket, buffered both ways. All of it is called on the loop's thread.
+
+    on_close: called before the descriptor is closed, whoever closes it, so that it can be unwatched first.
+    on_full: called with True when the socket takes no more, so that writability must be watched, and with False when
+    all has gone out.
+    """
+
+    def __init__(self, sock: socket.socket, websocket: WebSocketStream | None = None) -> None:
+        self.on_full: Callable[[bool], None] = _ignore
+        self.on_close: Callable[[], None] = _nothing
+        self.first = b""
+        """The first bytes that came: what answers where no broker does shows in them."""
+        self.received = 0
+        """How many bytes came."""
+        self.error: OSError | None = None
+        """What ended it, where that was an error."""
+        self.ended = False
+        self._sock = sock
+        self._stream: _Stream = sock
+        self._pending: Callable[[], int] | None = sock.pending if isinstance(sock, ssl.SSLSocket) else None
+        self._websocket = websocket
+        self._in = b""
+        self._at = 0
+        self._out = bytearray()
+        self._corked = False
+        self._full = False
+        self._linger = False
+
+    # --- towards paho: what it calls a SocketLike
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def setblocking(self, flag: bool) -> None:
+        self._sock.setblocking(flag)
+
+    def recv(self, size: int) -> bytes:
+        """From what ``fill`` has read; never the socket itself."""
+        at = self._at
+        data = self._in[at : at + size]
+        if data:
+            self._at = at + len(data)
+            return data
+        if size > _LARGEST_IN:
+            raise ConnectionAbortedError(f"a packet of {size} bytes")
+        if self.error is not None:
+            raise self.error
+        if self.ended:
+            return b""
+        raise BlockingIOError
+
+    def send(self, data: bytes | bytearray) -> int:
+        """Take all of it; what the socket does not take now goes out later. Raises OSError if it is lost."""
+        self._out += data if self._websocket is None else self._websocket.frame(data)
+        if not self._corked:
+            self.flush()
+        return len(data)
+
+    def close(self) -> None:
+        if self._linger:
+            self._linger = False
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+            return
+        self.on_close()
+        self._sock.close()
+
+    # --- towards the session
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that came and that paho has not asked for."""
+        return len(self._in) - self._at
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that are still to go out."""
+        return len(self._out)
+
+    def feed(self, data: bytes) -> None:
+        """Take in bytes from the socket. Raises ConnectionAbortedError if they are no WebSocket's frames."""
+        if self._websocket is not None:
+            data = self._websocket.feed(data)
+            if self._websocket.reply:
+                self._out += self._websocket.reply
+                self._websocket.reply = b""
+            if self._websocket.closed:
+                self.ended = True
+        self._in = self._in[self._at :] + data if self._at < len(self._in) else data
+        self._at = 0
+        if len(self.first) < 4:
+            self.first = (self.first + data)[:4]
+
+    def fill(self) -> None:
+        """Read what there is. Its end or an error shows in ``ended`` and ``error``, and to paho behind the bytes."""
+        try:
+            data = self._stream.recv(_CHUNK)
+            if data:
+                self.received += len(data)
+                self.feed(data)
+            else:
+                self.ended = True
+            while self._pending is not None and not self.ended and self._pending():
+                # Decrypted bytes lie in the TLS layer, where epoll does not see them.
+                self.feed(self._stream.recv(_CHUNK))
+            if self._out and not self._corked:  # a WebSocket's pong
+                self.flush()
+        except _LATER:
+            pass
+        except OSError as error:
+            self.error = error
+            self.ended = True
+
+    def cork(self) -> None:
+        """Hold back what is sent until ``uncork``."""
+        self._corked = True
+
+    def uncork(self) -> None:
+        """Send what was held back. Raises OSError if the connection is lost."""
+        self._corked = False
+        if self._out:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send as much as the socket takes. Raises OSError if the connection is lost."""
+        out = self._out
+        try:
+            while out:
+                sent = self._stream.send(out)
+                if sent == len(out):
+                    out.clear()
+                else:
+                    del out[:sent]
+        except _LATER:
+            # TLS must be offered the same bytes again: they stand at the front of the buffer, and more may follow them.
+            pass
+        if bool(out) != self._full:
+            self._full = not self._full
+            self.on_full(self._full)
+
+    def linger(self) -> None:
+        """Let the next ``close`` only say that no more follows. What is closed with unread bytes is reset (RFC 2525,
+        section 2.17), and that may overtake a DISCONNECT; so the other side closes first, and ``close`` is called again.
+        """
+        self._linger = True
