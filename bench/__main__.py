@@ -1,0 +1,34 @@
+"""All benchmarks, one after another, each in a process of its own: `make bench`, or `make bench ARGS=--quick`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ALL = ("idle", "latency", "coldstart", "outage", "replug", "stop", "events")
+FOLDER = Path(__file__).resolve().parent / "results"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="short runs: show that all works, not the figures")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(ALL):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    FOLDER.mkdir(exist_ok=True)
+    missed = []
+    for name in options.names or ALL:
+        command = [sys.executable, "-m", f"bench.{name}", "--json", str(FOLDER / f"{name}.json")]
+        if subprocess.run([*command, *(["--quick"] if options.quick else [])], check=False).returncode:
+            missed.append(name)
+        print(flush=True)
+    if missed:
+        print(f"not met: {', '.join(missed)}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
