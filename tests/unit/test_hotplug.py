@@ -1,0 +1,211 @@
+"""PathWatch on real directories: the kernel is the one part that a fake would get wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import hotplug
+from agent.hotplug import PathWatch
+
+
+@pytest.fixture
+def watch() -> Iterator[PathWatch]:
+    watch = PathWatch()
+    yield watch
+    watch.close()
+
+
+def ready(watch: PathWatch) -> bool:
+    return bool(select.select([watch], [], [], 0)[0])
+
+
+def test_a_missing_path_is_reported_when_it_is_made_or_moved_in_and_others_are_not(
+    watch: PathWatch, tmp_path: Path
+) -> None:
+    watch.add(str(tmp_path / "ttyUSB0"), "a")
+    watch.add(str(tmp_path / "ttyUSB1"), "b")
+    assert watch.read() == set()
+    (tmp_path / "else").touch()
+    assert watch.read() == set()
+    (tmp_path / "ttyUSB0").touch()
+    assert ready(watch)
+    assert watch.read() == {"a"}
+    assert not ready(watch)
+    (tmp_path / "else").rename(tmp_path / "ttyUSB1")
+    assert watch.read() == {"b"}
+
+
+def test_a_change_of_permission_is_reported_a_removal_is_not_and_a_return_is(watch: PathWatch, tmp_path: Path) -> None:
+    path = tmp_path / "ttyUSB0"
+    path.touch(mode=0o600)
+    watch.add(str(path), "a")
+    path.chmod(0o660)
+    assert watch.read() == {"a"}
+    path.unlink()
+    assert watch.read() == set()
+    path.touch()
+    assert watch.read() == {"a"}
+
+
+def test_directories_that_are_made_one_by_one_are_followed(watch: PathWatch, tmp_path: Path) -> None:
+    path = tmp_path / "serial" / "by-id" / "usb-x"
+    watch.add(str(path), "a")
+    path.parent.parent.mkdir()
+    assert watch.read() == set()
+    path.parent.mkdir()
+    assert watch.read() == set()
+    path.touch()
+    assert watch.read() == {"a"}
+
+
+def test_directories_that_are_made_at_once_are_not_overtaken(watch: PathWatch, tmp_path: Path) -> None:
+    path = tmp_path / "serial" / "by-id" / "usb-x"
+    watch.add(str(path), "a")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert watch.read() == {"a"}, "by-id was made before anybody could watch it"
+
+
+def test_a_link_counts_once_both_it_and_its_target_are_there(watch: PathWatch, tmp_path: Path) -> None:
+    link = tmp_path / "serial" / "by-id" / "usb-x"
+    node = tmp_path / "ttyUSB0"
+    watch.add(str(link), "a")
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../ttyUSB0")
+    assert watch.read() == set(), "it points to nothing"
+    node.touch()
+    assert watch.read() == {"a"}
+    node.chmod(0o600)
+    assert watch.read() == {"a"}
+    node.unlink()
+    link.unlink()
+    watch.read()
+    (tmp_path / "ttyUSB1").touch()
+    link.symlink_to("../../ttyUSB1")
+    assert watch.read() == {"a"}, "the same device under another number"
+
+
+@pytest.mark.parametrize("away", ["removed", "renamed"])
+def test_a_directory_that_goes_and_comes_back_is_watched_again(watch: PathWatch, tmp_path: Path, away: str) -> None:
+    path = tmp_path / "by-id" / "usb-x"
+    path.parent.mkdir()
+    path.touch()
+    watch.add(str(path), "a")
+    for _ in range(3):
+        if away == "removed":
+            shutil.rmtree(path.parent)
+        else:
+            path.parent.rename(tmp_path / f"old-{os.urandom(4).hex()}")
+        assert watch.read() == set()
+        path.parent.mkdir()
+        assert watch.read() == set()
+        path.touch()
+        assert watch.read() == {"a"}
+
+
+def test_what_nobody_watches_any_more_wakes_nobody(watch: PathWatch, tmp_path: Path) -> None:
+    watch.add(str(tmp_path / "x"), "a")
+    watch.add(str(tmp_path / "y"), "b")
+    watch.remove("a")
+    (tmp_path / "x").touch()
+    assert watch.read() == set()
+    watch.remove("b")
+    watch.remove("b")
+    watch.read()  # the kernel confirms that the last watch is gone
+    (tmp_path / "y").touch()
+    assert not ready(watch)
+
+
+def test_two_tokens_on_one_path_and_a_token_that_moves(watch: PathWatch, tmp_path: Path) -> None:
+    watch.add(str(tmp_path / "x"), "a")
+    watch.add(str(tmp_path / "x"), "b")
+    watch.add(str(tmp_path / "y"), "a")
+    (tmp_path / "x").touch()
+    assert watch.read() == {"b"}
+    (tmp_path / "y").touch()
+    assert watch.read() == {"a"}
+
+
+def test_a_loop_of_links_and_a_file_in_the_way_end(watch: PathWatch, tmp_path: Path) -> None:
+    (tmp_path / "l").symlink_to("l")
+    watch.add(str(tmp_path / "l" / "x"), "loop")
+    (tmp_path / "f").touch()
+    watch.add(str(tmp_path / "f" / "x"), "file")
+    (tmp_path / "f").unlink()
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "x").touch()
+    assert watch.read() == {"file"}
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "said"),
+    [
+        ("inotify_init1", errno.EMFILE, "max_user_instances"),
+        ("inotify_add_watch", errno.ENOSPC, "max_user_watches"),
+    ],
+)
+def test_the_limits_of_inotify_are_named_and_the_rest_goes_on(
+    watch: PathWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, code: int, said: str
+) -> None:
+    real = hotplug._Inotify._call
+
+    def refuse(self: hotplug._Inotify, name: str, *args: object) -> int:
+        if name == function:
+            raise OSError(code, os.strerror(code))
+        return real(self, name, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hotplug._Inotify, "_call", refuse)
+        watch.add(str(tmp_path / "x"), "a")
+    assert watch.degraded is not None
+    assert said in watch.degraded
+    assert not ready(watch)
+    assert watch.read() == set()
+    watch.add(str(tmp_path / "x"), "a")
+    assert watch.degraded is None
+    (tmp_path / "x").touch()
+    assert watch.read() == {"a"}
+
+
+def test_lost_events_count_as_a_change_of_every_path(
+    watch: PathWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").touch()
+    watch.add(str(tmp_path / "x"), "here")
+    watch.add(str(tmp_path / "y"), "missing")
+    monkeypatch.setattr(hotplug._Inotify, "read", lambda _: iter([(-1, 0x4000, "")]))
+    assert watch.read() == {"here"}
+
+
+def test_ten_thousand_events_need_few_calls_and_lose_nothing(watch: PathWatch, tmp_path: Path) -> None:
+    watch.add(str(tmp_path / "x"), "a")
+    for n in range(5000):
+        (tmp_path / f"noise-{n}").touch()
+    (tmp_path / "x").touch()
+    calls, found = 0, set[str]()
+    while ready(watch):
+        found |= watch.read()
+        calls += 1
+    assert found == {"a"}
+    assert calls <= 20
+
+
+def test_it_refuses_a_path_that_depends_on_where_we_are(watch: PathWatch) -> None:
+    with pytest.raises(ValueError, match="absolute"):
+        watch.add("ttyUSB0", "a")
+
+
+def test_closing_twice_and_descriptors() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    watch = PathWatch()
+    watch.add("/nowhere/x", "a")
+    watch.close()
+    watch.close()
+    assert len(os.listdir("/proc/self/fd")) == before
