@@ -1,0 +1,81 @@
+"""What deploy/ ships is right as far as can be told without installing it."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+UNIT = DEPLOY / "outstation.service"
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The unit with its drop-ins, as it would be installed, but for a program that exists on this machine."""
+    folder = tmp_path / "outstation.service.d"
+    shutil.copytree(DEPLOY / "outstation.service.d", folder)
+    text = UNIT.read_text().replace("/opt/outstation/bin/outstation", sys.executable)
+    path = tmp_path / "outstation.service"
+    path.write_text(text)
+    return path
+
+
+@needs_systemd
+def test_systemd_knows_every_line_of_the_unit(unit: Path) -> None:
+    # Without --recursive-errors=no a misspelt key passes.
+    command = ["systemd-analyze", "verify", "--recursive-errors=no", str(unit)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+@needs_systemd
+def test_the_sandbox_stays_closed(unit: Path) -> None:
+    # 2.1 of 10: what is left open is the network, the devices, and the view of the host that the host driver reports on.
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=21", "--no-pager", str(unit)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_unit_and_the_agent_agree() -> None:
+    """The exit statuses, the time for a clean stop and the name of the credential are the agent's own."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(UNIT)
+    service = unit["Service"]
+    from agent.config import AgentSettings
+
+    stop_timeout = AgentSettings.model_fields["stop_timeout"].default
+    assert float(service["TimeoutStopSec"].removesuffix("s")) > stop_timeout + 5
+    assert service["RestartPreventExitStatus"] == "78"
+    assert service["StateDirectory"] == "outstation"
+    credential = (DEPLOY / "outstation.service.d" / "password.conf").read_text()
+    assert re.search(r"^LoadCredential=mqtt-password:", credential, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["outstation.toml", "compose.toml"])
+def test_the_examples_pass_the_check(name: str) -> None:
+    command = [sys.executable, "-m", "agent", "check", "-c", str(DEPLOY / name)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_commented_example_of_a_device_passes_too(tmp_path: Path) -> None:
+    """What a user gets by taking the "#" away must be right as well."""
+    text = (DEPLOY / "outstation.toml").read_text()
+    assert '#[[device]]\n#name = "weather"' in text
+    head, _, tail = text.partition("#[[device]]")
+    config = tmp_path / "outstation.toml"
+    config.write_text(head + "[[device]]" + tail.replace("\n#", "\n"))
+    command = [sys.executable, "-m", "agent", "check", "-c", str(config)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "weather" in result.stdout
