@@ -39,7 +39,7 @@ def test_systemd_knows_every_line_of_the_unit(unit: Path) -> None:
 
 @needs_systemd
 def test_the_sandbox_stays_closed(unit: Path) -> None:
-    # 2.1 of 10: what is left open is the network, the devices, and the view of the host that the host driver reports on.
+    # 2.1 of 10: open are the network, the devices, and the view of the host that the host driver reports on.
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=21", "--no-pager", str(unit)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 0, result.stdout
