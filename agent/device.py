@@ -15,7 +15,7 @@ from agent.driver import DeviceConfig, DeviceLost, Driver, Port
 from agent.events import EventManager, TimerEvent, WorkRejected, WorkTimeout
 from agent.hotplug import PathWatch
 from agent.logline import Repeats, line
-from agent.model import Reading
+from agent.model import Channel, Reading
 
 OPEN_TIMEOUT = 10.0
 """Seconds for one opening: a TCP port behind a dead router, a USB adapter that hangs in its ioctl."""
@@ -109,6 +109,11 @@ class Device:
         elif self.state == "waiting":
             due = self._last_opening + APPEARED_PAUSE - self._env.manager.now()
             self._schedule(max(0.0, due))
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """What it reads, as far as its driver has told."""
+        return self._driver.channels if self._driver is not None else self.driver.channels
 
     def lost(self, reason: str) -> None:
         """The device is gone. Closes it, and tries again."""

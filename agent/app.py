@@ -1,0 +1,225 @@
+"""The one place where things meet: builds the agent from its configuration, runs it, and stops it in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from agent import __version__
+from agent.clock import Clock
+from agent.codec import OFFLINE, ONLINE, JsonCodec, Topics
+from agent.config import Config
+from agent.events import EventManager, SlowCallbackError, TimerEvent
+from agent.hotplug import PathWatch
+from agent.logline import line
+from agent.mqtt import Link
+from agent.outbox import MemoryOutbox
+from agent.publisher import Publisher
+from agent.status import StatusReport, versions
+from agent.supervisor import Supervisor
+from agent.systemd import Notifier
+
+EX_OK = 0
+EX_SOFTWARE = 70
+"""sysexits.h: the program ended itself because a callback held the loop (``on_slow = "stop"``)."""
+
+PARSE_SHARE = 0.5
+"""The part of ``stop_timeout`` that parsers may take to finish; the rest is for what waits for the broker."""
+
+log = logging.getLogger("outstation.agent")
+
+
+class Agent:
+    """One agent, from its configuration to its exit status."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
+        self.config = config
+        self.manager = EventManager(
+            workers=config.loop.workers,
+            slow_after=config.loop.slow_after,
+            hang_after=config.loop.hang_after,
+            on_slow=config.loop.on_slow,
+            on_callback_error=self._callback_failed,
+        )
+        self.clock = Clock(config.clock)
+        self.topics = Topics(config.agent.id, config.mqtt.base)
+        self.outbox = MemoryOutbox(config.outbox, self.clock.mono_ns)
+        self.link = Link(
+            self.manager,
+            config.mqtt,
+            client_id=f"outstation-{config.agent.id}",
+            will=(self.topics.availability, OFFLINE),
+        )
+        self.publisher = Publisher(
+            self.manager, self.link, self.outbox, JsonCodec(), self.topics, config.mqtt, self.clock
+        )
+        self.supervisor = Supervisor(
+            self.manager,
+            self.clock,
+            sink=self.publisher.accept,
+            next_seq=self.outbox.next_seq,
+            on_state=self._device_state,
+            paths=PathWatch(),
+        )
+        self.notifier = Notifier(environ)
+        self.versions = versions()
+        self.status = StatusReport(
+            config.agent.id,
+            self.manager,
+            self.clock,
+            self.versions,
+            {
+                "link": self.publisher.link_report,
+                "outbox": self.publisher.outbox_report,
+                "readings": self.publisher.readings_report,
+                "devices": self.supervisor.report,
+            },
+        )
+        self._exit = EX_OK
+        self._stopping = False
+        self._deadline = 0.0
+        self._step: TimerEvent | None = None
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until a stop signal. Returns the exit status."""
+        with self.manager:
+            self.start()
+            try:
+                self.manager.loop()
+            except SlowCallbackError as error:
+                log.critical(line("agent.ended", reason=str(error)))
+                return EX_SOFTWARE
+        return self._exit
+
+    def start(self) -> None:
+        """Begin: the broker first, for its answer takes longest."""
+        config, manager = self.config, self.manager
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            manager.create_signal_event(stop, self._stop, name=f"signal.{stop.name}")
+        manager.create_signal_event(signal.SIGUSR1, self._dump, name="signal.SIGUSR1")
+        manager.create_signal_event(signal.SIGHUP, self._reload, name="signal.SIGHUP")
+        log.info(
+            line(
+                "agent.started",
+                agent=config.agent.id,
+                version=__version__,
+                devices=len(config.devices),
+                pid=os.getpid(),
+            )
+        )
+        self.outbox.start()
+        self.link.start()
+        for driver, device in config.devices:
+            self.supervisor.add(driver, device)
+            self.publisher.retain(self.topics.device_availability(device.name), OFFLINE)
+        self.publisher.retain(self.topics.availability, ONLINE)
+        self.supervisor.start()
+        self.publisher.retain(self.topics.info, self._info())
+        self.publisher.on_up = self._report
+        manager.create_timer_event(config.status.interval, self._report, name="status")
+        if self.notifier.watchdog_s is not None:
+            # Twice as often as asked, as sd_watchdog_enabled(3) advises; the loop itself feeds it, so that it starves
+            # when the loop does.
+            manager.create_timer_event(
+                self.notifier.watchdog_s / 2, self.notifier.feed_watchdog, first_after=0.0, name="watchdog"
+            )
+        self.notifier.ready(self._summary())
+
+    def _callback_failed(self, event: Any, error: BaseException) -> None:
+        """A driver's failure is its device's; any other is a defect of ours, and one line with its traceback."""
+        if not self.supervisor.callback_failed(event, error):
+            log.error(line("callback.failed", event=event.name, reason=repr(error)), exc_info=error)
+
+    # -- what it says of itself ---------------------------------------------------------------------------------------
+
+    def _device_state(self, device: str, online: bool) -> None:
+        self.publisher.retain(self.topics.device_availability(device), ONLINE if online else OFFLINE)
+
+    def _report(self) -> None:
+        self.publisher.retain(self.topics.status, self.status.encode())
+        self.notifier.status(self._summary())
+
+    def _summary(self) -> str:
+        """One line for ``systemctl status``."""
+        devices = self.supervisor.devices.values()
+        online = sum(device.state == "online" for device in devices)
+        return (
+            f"broker {self.link.stats().state}, {online} of {len(devices)} devices online, {self.outbox.depth} waiting"
+        )
+
+    def _info(self) -> bytes:
+        """What stays the same while the agent runs: devices, their drivers, channels and units."""
+        devices = {
+            name: {
+                "driver": device.config.driver,
+                "port": getattr(device.config, "port", None),
+                "channels": [
+                    {
+                        "name": channel.name,
+                        "unit": channel.unit,
+                        "low": channel.low,
+                        "high": channel.high,
+                        "device_class": channel.device_class,
+                        "state_class": channel.state_class,
+                    }
+                    for channel in device.channels
+                ],
+            }
+            for name, device in self.supervisor.devices.items()
+        }
+        return orjson.dumps({"agent": self.config.agent.id, "versions": self.versions, "devices": devices})
+
+    def _dump(self, _signal: int) -> None:
+        log.info("agent.state\n%s", self.status.dump())
+
+    def _reload(self, _signal: int) -> None:
+        log.warning(line("agent.not_reloaded", reason="this version reads its configuration at the start; restart it"))
+
+    # -- stopping -----------------------------------------------------------------------------------------------------
+
+    def _stop(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._stopping:
+            log.warning(line("agent.forced", signal=name, unsent=self.outbox.depth))
+            self._exit = 128 + number
+            self.manager.terminate()
+            return
+        self._stopping = True
+        timeout = self.config.agent.stop_timeout
+        self._deadline = self.manager.now() + timeout
+        log.info(line("agent.stopping", signal=name, timeout_s=timeout, waiting=self.outbox.depth))
+        self.notifier.stopping()
+        self._step = self.manager.create_timer_event(
+            max(timeout * PARSE_SHARE, 1e-3), self._parsers_late, repeat=False, name="stop.parsers"
+        )
+        self.supervisor.stop(self._devices_stopped)
+
+    def _parsers_late(self) -> None:
+        busy = [name for name, device in self.supervisor.devices.items() if device.state != "stopped"]
+        log.warning(line("agent.parsers_late", devices=",".join(busy)))
+        self._devices_stopped()
+
+    def _devices_stopped(self) -> None:
+        if self._step is None:
+            return  # they were late, and have been passed over
+        self._step.cancel()
+        self._step = None
+        self.publisher.drain(max(0.0, self._deadline - self.manager.now()), self._drained)
+
+    def _drained(self, left: int) -> None:
+        if left:
+            log.warning(line("agent.unsent", readings=left, reason="the broker did not take them in time"))
+        log.info(line("agent.stopped", unsent=left))
+        self.manager.terminate()
+
+
+def run(config: Config) -> int:
+    """Run an agent in the foreground until it is told to stop. Returns the exit status for the shell."""
+    return Agent(config).run()

@@ -1,0 +1,125 @@
+"""The status report: what the agent says of itself every ``status.interval``, at ``outstation/<agent>/status``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from agent import __version__
+from agent.clock import Clock, rfc3339
+from agent.events import EventManager, Stats
+
+SLOW_NAMES = 16
+"""Slow callbacks named in one report: it has to fit into a broker's smallest usual packet."""
+
+Section = Callable[[], Mapping[str, Any]]
+
+
+def versions() -> dict[str, str]:
+    """What runs here: the agent, the interpreter, the kernel and the machine."""
+    return {
+        "agent": __version__,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+    }
+
+
+def process() -> dict[str, float | int]:
+    """CPU and memory of the agent itself: proc_pid_statm(5), getrusage(2)."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with open("/proc/self/statm", "rb") as statm:
+        resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu_s": round(used.ru_utime + used.ru_stime, 3),
+        "rss_bytes": resident,
+        "rss_peak_bytes": used.ru_maxrss * 1024,
+    }
+
+
+def loop(stats: Stats) -> dict[str, Any]:
+    """The event manager: how late it is, and who made it so."""
+    return {
+        "turns": stats.turns,
+        "callbacks": stats.callbacks,
+        "lag_s": round(stats.lag, 6),
+        "lag_worst_s": round(stats.worst_lag, 6),
+        "slow": {
+            slow.name: {
+                "count": slow.count,
+                "worst_s": round(slow.worst, 4),
+                "total_s": round(slow.total, 4),
+                "where": f"{slow.file}:{slow.line}" if slow.file else slow.function,
+            }
+            for slow in stats.slow[:SLOW_NAMES]
+        },
+        "slow_count": sum(slow.count for slow in stats.slow),
+        "errors": {event.name: event.errors for event in stats.events if event.errors},
+    }
+
+
+def work(stats: Stats) -> dict[str, Any]:
+    """The pool of workers."""
+    pool = stats.work
+    return {
+        "threads": pool.workers,
+        "abandoned": pool.abandoned,
+        "queued": pool.queued,
+        "running": pool.running,
+        "finished": pool.finished,
+        "failed": pool.failed,
+        "timed_out": pool.timed_out,
+        "rejected": pool.rejected,
+        "starved": pool.starved,
+        "longest_wait_s": round(pool.longest_wait, 4),
+    }
+
+
+class StatusReport:
+    """Puts the report together. ``sections`` are asked anew each time, in their order."""
+
+    def __init__(
+        self, agent: str, manager: EventManager, clock: Clock, versions: Mapping[str, str], sections: dict[str, Section]
+    ) -> None:
+        self._agent = agent
+        self._manager = manager
+        self._clock = clock
+        self._versions = versions
+        self._sections = sections
+        self._begun = manager.now()
+
+    def build(self) -> dict[str, Any]:
+        """The report as it is published. Times ending in ``_s`` are seconds."""
+        stats = self._manager.stats()
+        clock = self._clock
+        report: dict[str, Any] = {
+            "ts": rfc3339(clock.wall_ns(clock.mono_ns())),
+            "agent": self._agent,
+            "uptime_s": round(self._manager.now() - self._begun, 3),
+            "versions": self._versions,
+            "clock": {"trusted": clock.trusted()},
+        }
+        for name, section in self._sections.items():
+            report[name] = section()
+        report["loop"] = loop(stats)
+        report["workers"] = work(stats)
+        report["process"] = process()
+        return report
+
+    def encode(self) -> bytes:
+        return orjson.dumps(self.build())
+
+    def dump(self) -> str:
+        """The same, set for people; for SIGUSR1."""
+        stats = self._manager.stats()
+        report = self.build()
+        report["events"] = [
+            {"name": e.name, "count": e.count, "worst_s": round(e.worst, 6), "total_s": round(e.total, 4)}
+            for e in stats.events[:40]
+        ]
+        return orjson.dumps(report, option=orjson.OPT_INDENT_2).decode()
