@@ -20,7 +20,7 @@ from agent.logline import line
 from agent.mqtt import Link
 from agent.outbox import MemoryOutbox
 from agent.publisher import Publisher
-from agent.status import StatusReport, versions
+from agent.status import StatusReport
 from agent.supervisor import Supervisor
 from agent.systemd import Notifier
 
@@ -67,18 +67,8 @@ class Agent:
             paths=PathWatch(),
         )
         self.notifier = Notifier(environ)
-        self.versions = versions()
         self.status = StatusReport(
-            config.agent.id,
-            self.manager,
-            self.clock,
-            self.versions,
-            {
-                "link": self.publisher.link_report,
-                "outbox": self.publisher.outbox_report,
-                "readings": self.publisher.readings_report,
-                "devices": self.supervisor.report,
-            },
+            config.agent.id, self.manager, self.clock, self.link, self.outbox, self.publisher, self.supervisor
         )
         self._exit = EX_OK
         self._stopping = False
@@ -122,7 +112,7 @@ class Agent:
         self.publisher.retain(self.topics.availability, ONLINE)
         self.supervisor.start()
         self.publisher.retain(self.topics.info, self._info())
-        self.publisher.on_up = self._report
+        self.publisher.before_birth = self._report
         manager.create_timer_event(config.status.interval, self._report, name="status")
         if self.notifier.watchdog_s is not None:
             # Twice as often as asked, as sd_watchdog_enabled(3) advises; the loop itself feeds it, so that it starves
@@ -174,7 +164,7 @@ class Agent:
             }
             for name, device in self.supervisor.devices.items()
         }
-        return orjson.dumps({"agent": self.config.agent.id, "versions": self.versions, "devices": devices})
+        return orjson.dumps({"agent": self.config.agent.id, "versions": self.status.versions, "devices": devices})
 
     def _dump(self, _signal: int) -> None:
         log.info("agent.state\n%s", self.status.dump())

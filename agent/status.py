@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -13,11 +12,13 @@ import orjson
 from agent import __version__
 from agent.clock import Clock, rfc3339
 from agent.events import EventManager, Stats
+from agent.mqtt import Link, LinkStats
+from agent.outbox import Outbox
+from agent.publisher import Publisher
+from agent.supervisor import Supervisor
 
 SLOW_NAMES = 16
 """Slow callbacks named in one report: it has to fit into a broker's smallest usual packet."""
-
-Section = Callable[[], Mapping[str, Any]]
 
 
 def versions() -> dict[str, str]:
@@ -80,36 +81,75 @@ def work(stats: Stats) -> dict[str, Any]:
     }
 
 
+def link(stats: LinkStats, now: float) -> dict[str, Any]:
+    """The connection to the broker."""
+    error = stats.last_error
+    return {
+        "state": stats.state,
+        "url": stats.url,
+        "for_s": round(now - stats.since, 3),
+        "connects": stats.connects,
+        "reconnects": stats.reconnects,
+        "failures": stats.failures,
+        "last_error": None if error is None else {"reason": error.reason, "text": str(error)},
+        "in_flight": stats.inflight,
+    }
+
+
 class StatusReport:
-    """Puts the report together. ``sections`` are asked anew each time, in their order."""
+    """Puts the report together from those who know."""
 
     def __init__(
-        self, agent: str, manager: EventManager, clock: Clock, versions: Mapping[str, str], sections: dict[str, Section]
+        self,
+        agent: str,
+        manager: EventManager,
+        clock: Clock,
+        link: Link,
+        outbox: Outbox,
+        publisher: Publisher,
+        supervisor: Supervisor,
     ) -> None:
+        self.versions = versions()
         self._agent = agent
         self._manager = manager
         self._clock = clock
-        self._versions = versions
-        self._sections = sections
+        self._link = link
+        self._outbox = outbox
+        self._publisher = publisher
+        self._supervisor = supervisor
         self._begun = manager.now()
 
     def build(self) -> dict[str, Any]:
         """The report as it is published. Times ending in ``_s`` are seconds."""
-        stats = self._manager.stats()
-        clock = self._clock
-        report: dict[str, Any] = {
+        stats, now = self._manager.stats(), self._manager.now()
+        clock, outbox, sent = self._clock, self._outbox, self._publisher.stats()
+        devices = self._supervisor.report()
+        return {
             "ts": rfc3339(clock.wall_ns(clock.mono_ns())),
             "agent": self._agent,
-            "uptime_s": round(self._manager.now() - self._begun, 3),
-            "versions": self._versions,
+            "uptime_s": round(now - self._begun, 3),
+            "versions": self.versions,
             "clock": {"trusted": clock.trusted()},
+            "link": link(self._link.stats(), now),
+            # In Telegraf's words: added, written (acknowledged), dropped, rejected.
+            "readings": {
+                "added": sum(device["readings"] for device in devices.values()),
+                "sent": sent.written,
+                "written": sent.acknowledged,
+                "rejected": sent.refused + sent.oversized,
+                "dropped": sum(outbox.dropped.values()),
+            },
+            "outbox": {
+                "depth": outbox.depth,
+                "waiting": outbox.waiting,
+                "bytes": outbox.size,
+                "dropped": dict(outbox.dropped),
+            },
+            "devices": devices,
+            "loop": loop(stats),
+            "workers": work(stats),
+            "process": process(),
         }
-        for name, section in self._sections.items():
-            report[name] = section()
-        report["loop"] = loop(stats)
-        report["workers"] = work(stats)
-        report["process"] = process()
-        return report
 
     def encode(self) -> bytes:
         return orjson.dumps(self.build())
