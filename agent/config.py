@@ -22,7 +22,7 @@ from agent.config_lines import KeyPath
 from agent.config_words import explained, nearest, shown, suggestion
 from agent.driver import DeviceConfig, Driver
 from agent.errors import ConfigError, PluginError, Problem
-from agent.mqtt import MqttSettings
+from agent.mqtt_settings import MqttSettings
 from agent.outbox import OutboxSettings
 from agent.quantity import Duration, Interval
 from agent.registry import Registry, shared_resource
@@ -151,7 +151,7 @@ class _Check:
     def __init__(self, merged: Merged, registry: Registry) -> None:
         self.merged = merged
         self.registry = registry
-        self.problems: list[Problem] = []
+        self.problems = merged.problems
         tables = merged.data.get("device")
         self.tables: list[Any] = tables if isinstance(tables, list) else []
         names = [table.get("name") if isinstance(table, dict) else None for table in self.tables]

@@ -19,6 +19,7 @@ from agent.errors import Problem
 DROP_INS = "outstation.d"
 LONGEST = 4 << 20  # bytes: a thousand devices take 300 kB; `-c /dev/zero` must end too
 DEEPEST = 32  # levels; every model of ours has at most five
+_DEEP = f"tables or arrays nested more than {DEEPEST} levels deep"
 
 
 class Place(NamedTuple):
@@ -30,12 +31,16 @@ class Place(NamedTuple):
 
 @dataclass
 class Merged:
-    """All files as one document. ``overridden``: (key, the place that lost, the place that counts)."""
+    """All files as one document.
+
+    overridden: (key, the place that lost, the place that counts); problems: keys that are a table here, a value there.
+    """
 
     data: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     places: dict[KeyPath, Place] = field(default_factory=dict)
     overridden: list[tuple[str, Place, Place]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     def place(self, path: KeyPath) -> Place:
         """Where that key stands, or the nearest table or array around it."""
@@ -43,21 +48,20 @@ class Merged:
             path = path[:-1]
         return self.places.get(path) or Place(self.files[0], None)
 
-    def add(self, file: str, data: dict[str, Any], lines: dict[KeyPath, int]) -> list[Problem]:
-        """Merge one more file. A table in one file and a plain value in another are a Problem."""
+    def add(self, file: str, data: dict[str, Any], lines: dict[KeyPath, int]) -> None:
+        """Merge one more file."""
         self.files.append(file)
-        return list(self._merge(self.data, data, (), file, lines))
+        self._merge(self.data, data, (), file, lines)
 
     def _merge(
         self, into: dict[str, Any], new: dict[str, Any], path: KeyPath, file: str, lines: dict[KeyPath, int]
-    ) -> list[Problem]:
-        problems: list[Problem] = []
+    ) -> None:
         for key, value in new.items():
             here = (*path, key)
             place = Place(file, lines[here])
             old = into.get(key)
             if isinstance(old, dict) and isinstance(value, dict):
-                problems += self._merge(old, value, here, file, lines)
+                self._merge(old, value, here, file, lines)
             elif here == ("device",) and isinstance(old, list) and isinstance(value, list):
                 self._take(here, file, lines, first=len(old))
                 old.extend(value)
@@ -67,7 +71,7 @@ class Merged:
                 message = (
                     f"{words[isinstance(value, dict)]} here, {words[isinstance(old, dict)]} at {was.file}:{was.line}"
                 )
-                problems.append(Problem(*place, key_text(here), None, message, "use one form in both files"))
+                self.problems.append(Problem(*place, key_text(here), None, message, "use one form in both files"))
             else:
                 if key in into:
                     self.overridden.append((key_text(here), self.place(here), place))
@@ -76,7 +80,6 @@ class Merged:
                 into[key] = value
                 self.places[here] = place
                 self._take(here, file, lines)
-        return problems
 
     def _take(self, path: KeyPath, file: str, lines: dict[KeyPath, int], first: int = 0) -> None:
         """Note the places of everything below path; ``first``: what index 0 of a list becomes in the whole."""
@@ -88,7 +91,7 @@ class Merged:
 
 
 def read(path: str) -> tuple[Merged, list[Problem]]:
-    """The main file and its drop-ins. Problems, here, are files that cannot be read or are not TOML."""
+    """The main file and its drop-ins; and what cannot be read, or is not TOML."""
     merged = Merged()
     problems: list[Problem] = []
     drop_ins, unreadable = _drop_ins(path)
@@ -102,16 +105,15 @@ def read(path: str) -> tuple[Merged, list[Problem]]:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             problems.append(_syntax(file, text, error))
-        except (ValueError, RecursionError) as error:  # an integer of over 4300 digits; brackets in brackets in ...
-            deep = isinstance(error, RecursionError)
-            problems.append(
-                _whole(file, "nested too deep" if deep else f"not TOML: {error}", "nothing here needs that")
-            )
+        except ValueError:  # CPython's sys.set_int_max_str_digits
+            problems.append(_whole(file, "a number of over 4300 digits", "nothing here needs that"))
+        except RecursionError:
+            problems.append(_whole(file, _DEEP, "nothing here needs that"))
         else:
             if _deeper(data, DEEPEST):
-                problems.append(_whole(file, f"nested more than {DEEPEST} levels deep", "nothing here needs that"))
+                problems.append(_whole(file, _DEEP, "nothing here needs that"))
             else:
-                problems += merged.add(file, data, key_lines(text))
+                merged.add(file, data, key_lines(text))
     return merged, problems
 
 
@@ -126,17 +128,17 @@ def key_text(path: KeyPath) -> str:
     return text
 
 
-def quoted(text: str) -> str:
-    """A TOML basic string of one line, cut at 80 characters."""
-    text = text if len(text) <= 80 else text[:77] + "..."
+def quoted(text: str, longest: int = 80) -> str:
+    """A TOML basic string of one line, cut at so many characters."""
+    text = text if len(text) <= longest else text[: longest - 3] + "..."
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in escaped) + '"'
+    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
 
 
 def _drop_ins(path: str) -> tuple[list[str], list[Problem]]:
     directory = os.path.join(os.path.dirname(path), DROP_INS)
     try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(".toml") and not name.startswith("."))
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".toml"))
     except FileNotFoundError:
         return [], []
     except OSError as error:

@@ -14,7 +14,7 @@ from agent.config_files import quoted
 from agent.config_lines import KeyPath
 
 MASK = "***"
-_SECRET = re.compile(r"passw|passphrase|secret|token|credential|(^|_)psk($|_)", re.IGNORECASE)
+_SECRET = re.compile(r"pass?w|passphrase|secret|token|credential|(^|_)psk($|_)", re.IGNORECASE)
 _USERINFO = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*:)?(//)?.*@", re.DOTALL)
 
 
@@ -151,11 +151,14 @@ def _due(what: str) -> Callable[[dict[str, Any]], str]:
     return lambda _: f"{what} is due"
 
 
-_PATTERNS = {
+PATTERNS = {
     "^[A-Za-z0-9_-]+$": "may hold only A-Z a-z 0-9 _ -",
     "^[A-Za-z_][A-Za-z0-9_]*$": "may hold only A-Z a-z 0-9 _ and not begin with a digit",
-    r"^[^\x00-\x1f\x7f]+$": "must not be empty nor hold control characters",
+    r"^[^\x00-\x1f\x7f]+$": "may hold only printable characters",
+    r"^[^\x00]+$": "may hold only characters other than NUL",
 }
+"""What the patterns of our models mean."""
+
 _MESSAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "missing": lambda _: "missing",
     "string_type": _due("text"),
@@ -186,7 +189,7 @@ _MESSAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "string_too_long": lambda ctx: f"must have at most {ctx['max_length']} characters",
     "too_short": lambda ctx: f"needs at least {ctx['min_length']} {'entries' if ctx['min_length'] > 1 else 'entry'}",
     "too_long": lambda ctx: f"must have at most {ctx['max_length']} entries",
-    "string_pattern_mismatch": lambda ctx: _PATTERNS.get(ctx["pattern"], f"does not match {ctx['pattern']}"),
+    "string_pattern_mismatch": lambda ctx: PATTERNS.get(ctx["pattern"], f"does not match {ctx['pattern']}"),
     "value_error": lambda ctx: str(ctx["error"]),
     "assertion_error": lambda ctx: str(ctx["error"]) or "refused",
 }
@@ -211,21 +214,23 @@ def _choices(context: dict[str, Any]) -> str:
 
 
 def _remedy(kind: str, context: dict[str, Any], path: KeyPath, value: Any) -> str:
-    key = f"{path[-1]} = " if path and isinstance(path[-1], str) else ""
-    text = MASK if secret(path) else value
-    if kind in ("string_type", "path_type") and isinstance(value, int | float) and not isinstance(value, bool):
-        return f"put it in quotes: {key}{quoted(str(text))}"
-    if kind in ("list_type", "tuple_type", "set_type") and not isinstance(value, list | dict):
-        return f"put it in brackets: {key}[{shown(value, path)}]"
-    if isinstance(value, str):
-        if re.match(r"(int|float)_", kind) and re.fullmatch(r"[+-]?[0-9.]+", value):
-            return f"write it without quotes: {key}{text}"
-        if kind.startswith("bool_"):
-            return "write true or false without quotes"
-        if kind in ("literal_error", "enum"):
+    """What to write instead, where that is plain from the value."""
+    expected = kind.split("_")[0]
+    form = ""
+    if expected in ("string", "path") and isinstance(value, int | float) and not isinstance(value, bool):
+        form, value = "put it in quotes", quoted(str(value))
+    elif expected in ("list", "tuple", "set") and not isinstance(value, list | dict):
+        form, value = "put it in brackets", f"[{shown(value, ())}]"
+    elif isinstance(value, str):
+        if expected in ("literal", "enum"):
             known = re.findall(r"'([^']*)'|(-?[\d.]+)", str(context["expected"]))
-            if value in [number for _, number in known if number]:
-                return f"write it without quotes: {key}{text}"
-            near = nearest(value, [name for name, _ in known if name])
-            return f"did you mean {quoted(near)}?" if near and not secret(path) else ""
-    return ""
+            if near := nearest(value, [name for name, _ in known if name]):
+                return f"did you mean {quoted(near)}?"
+            form = "write it without quotes" if value in [number for _, number in known] else ""
+        elif expected == "bool":
+            return "write true or false without quotes"
+        elif expected in ("int", "float") and re.fullmatch(r"[+-]?[0-9.]+", value):
+            form = "write it without quotes"
+    if not form or secret(path):
+        return form
+    return f"{form}: {path[-1]} = {value}" if isinstance(path[-1], str) else f"{form}: {value}"

@@ -24,7 +24,8 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
         what = f"{self.key} = {self.value}" if self.value is not None else self.key
-        return f"{where}: {what}: {self.message}" + (f"; {self.remedy}" if self.remedy else "")
+        message = f"{self.message}; {self.remedy}" if self.remedy else self.message
+        return ": ".join(part for part in (where, what, message) if part)  # what: "" for a file as a whole
 
 
 class ConfigError(OutstationError, ValueError):

@@ -1,7 +1,379 @@
-"""The link to the broker: paho-mqtt, driven by the event manager."""
+"""The link to the broker: which one, when to try again, and what to tell people. It outlives its connections.
+
+States: stopped -> connecting -> up (-> backoff -> connecting -> up ...) -> stopping -> stopped. Each connection
+is a new ``Session``. Importing this module does not import paho: the first attempt does, on its worker.
+"""
 
 from __future__ import annotations
 
-from agent.mqtt_settings import MqttSettings
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-__all__ = ["MqttSettings"]
+from agent.errors import LinkError
+from agent.events import EventManager, TimerEvent, Work
+from agent.mqtt_backoff import HUMAN, STABLE, Patience
+from agent.mqtt_settings import BrokerUrl, MqttSettings
+
+if TYPE_CHECKING:
+    from agent.mqtt_connect import Attempt
+    from agent.mqtt_session import Session
+    from agent.mqtt_wire import Wire
+
+__all__ = ["Link", "LinkStats", "MqttSettings"]
+
+_OVERHEAD = 1 + 4 + 2 + 2 + 1  # of a PUBLISH: type, longest length, topic's length, message id, no properties
+
+State = Literal["stopped", "connecting", "up", "backoff", "stopping"]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStats:
+    """One look at the link. ``since`` is in seconds of the manager's clock: when the state began."""
+
+    state: State
+    url: str
+    since: float
+    connects: int
+    """Connections that a broker has accepted."""
+    failures: int
+    """Attempts and connections that have failed."""
+    last_error: LinkError | None
+    inflight: int
+    backlog: float
+    """Seconds since the link was last good; 0 while it is up."""
+
+    @property
+    def reconnects(self) -> int:
+        return max(0, self.connects - 1)
+
+
+class Link:
+    """One broker at a time, tried again for ever.
+
+    on_up: a broker has accepted us. on_down: it is lost (the error), or we left (None). on_ack: tokens of messages that
+    need not be kept any more, many in one call; also called with none when there is room again. on_refused: (token,
+    topic, error) of a message that this broker does not take. on_message: (topic, payload, retained).
+    """
+
+    def __init__(
+        self,
+        manager: EventManager,
+        settings: MqttSettings,
+        *,
+        client_id: str,
+        will: tuple[str, bytes] | None = None,
+        log: logging.Logger | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.on_up: Callable[[], object] = _nothing
+        self.on_down: Callable[[LinkError | None], object] = _nothing
+        self.on_ack: Callable[[list[Any]], object] = _nothing
+        self.on_refused: Callable[[Any, str, LinkError], object] = _nothing
+        self.on_message: Callable[[str, bytes, bool], object] = _nothing
+        self._manager = manager
+        self._settings = settings
+        self._client_id = settings.client_id or client_id
+        self._will = will
+        self._log = log or logging.getLogger(__name__)
+        self._patience = Patience(
+            settings.retry_min,
+            settings.retry_max,
+            self._client_id,
+            tells_taken_over=settings.version == "5",
+            jitter=jitter,
+        )
+        self._brokers = settings.brokers()
+        self._state: State = "stopped"
+        self._since = manager.now()
+        self._round: list[int] = []  # brokers still to be tried before the next pause
+        self._index = 0
+        self._attempt: Attempt | None = None
+        self._work: Work | None = None
+        self._timer: TimerEvent | None = None
+        self._session: Session | None = None
+        self._subscriptions: dict[str, int] = {}
+        self._on_stopped: Callable[[], object] | None = None
+        self._connects = 0
+        self._failures = 0
+        self._noted: set[str] = set()
+        self._last_error: LinkError | None = None
+
+    # --- what it is
+
+    @property
+    def up(self) -> bool:
+        return self._state == "up"
+
+    @property
+    def room(self) -> int:
+        """How many messages may be published now."""
+        return self._session.room if self._session is not None else 0
+
+    @property
+    def url(self) -> BrokerUrl:
+        return self._brokers[self._index]
+
+    @property
+    def client_id(self) -> str:
+        return self._client_id
+
+    def fits(self, topic: str, size: int) -> bool:
+        """Whether a payload of so many bytes may be sent: by ``max_packet``, and by what an MQTT 5 broker says."""
+        largest = self._session.max_packet if self._session is not None else self._settings.max_packet
+        return len(topic) + size + _OVERHEAD <= largest
+
+    def stats(self) -> LinkStats:
+        now = self._manager.now()
+        return LinkStats(
+            state=self._state,
+            url=str(self.url),
+            since=self._since,
+            connects=self._connects,
+            failures=self._failures,
+            last_error=self._last_error,
+            inflight=self._session.inflight if self._session is not None else 0,
+            backlog=0.0 if self._state == "up" else now - self._patience.away_since,
+        )
+
+    # --- what it does
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        if self._state != "stopped":
+            return
+        if self._settings.insecure_skip_verify and any(url.tls for url in self._brokers):
+            self._log.warning(
+                'link.insecure reason="mqtt.insecure_skip_verify: who is on the way can read and forge everything"'
+            )
+        self._patience.begin(self._manager.now())
+        self._new_round(0)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, token: Any = None) -> bool:
+        """Send a message now. False: there is no connection or no room; nothing is kept here.
+
+        ``on_ack`` gets the token: on PUBACK or PUBCOMP, at QoS 0 once it is written. Only between cork and uncork.
+        """
+        return self._session is not None and self._session.publish(topic, payload, qos, retain, token)
+
+    def cork(self) -> None:
+        if self._session is not None:
+            self._session.cork()
+
+    def uncork(self) -> None:
+        """Write all that was published since ``cork``, in one system call. May end the connection, or call on_ack."""
+        if self._session is not None:
+            self._session.uncork()
+
+    def subscribe(self, topic_filter: str, *, qos: int = 1) -> None:
+        """Now and on each new connection: a broker may resume a session and have forgotten this (seen with NATS)."""
+        self._subscriptions[topic_filter] = qos
+        if self._session is not None and self._state == "up":
+            self._session.subscribe(topic_filter, qos)
+
+    def stop(self, on_stopped: Callable[[], object], *, timeout: float = 1.0) -> None:
+        """DISCONNECT behind all that is written, so that no Will is sent; then, within ``timeout`` s, call on_stopped.
+
+        ``on_ack`` goes on meanwhile. Where there is no connection it ends at once.
+        """
+        if self._state in ("stopped", "stopping"):
+            self._manager.call_soon(on_stopped)
+            return
+        self._on_stopped = on_stopped
+        session, was_up = self._session, self._state == "up"
+        self._enter("stopping")
+        self._cancel_timer()
+        if session is None or not was_up:
+            self._give_up()
+            if session is not None:
+                session.end(None)
+            else:
+                self._manager.call_soon(self._stopped)
+            return
+        self._timer = self._manager.create_timer_event(
+            max(timeout, 0.001), session.end, None, repeat=False, name="mqtt.stop"
+        )
+        session.leave()
+
+    # --- connecting
+
+    def _new_round(self, first: int) -> None:
+        count = len(self._brokers)
+        self._round = [(first + step) % count for step in range(count)]
+        self._connect()
+
+    def _connect(self) -> None:
+        from agent.mqtt_connect import Attempt
+
+        self._index = self._round.pop(0)
+        self._enter("connecting")
+        self._attempt = attempt = Attempt(self.url, self._settings)
+        timeout = self._settings.connect_timeout
+        self._timer = self._manager.create_timer_event(
+            timeout, self._too_late, attempt, repeat=False, name="mqtt.connect_timeout"
+        )
+        # A key for each broker: one whose name server hangs holds one thread, and not the attempts at the others.
+        self._work = self._manager.execute_work(
+            _open,
+            attempt,
+            on_done=lambda wire: self._opened(attempt, wire),
+            on_error=lambda error: self._not_opened(attempt, error),
+            key=f"mqtt.connect.{self._index}",
+            timeout=timeout + 1.0,
+            name="mqtt.connect",
+        )
+
+    def _opened(self, attempt: Attempt, wire: Wire) -> None:
+        if attempt is not self._attempt:
+            wire.close()  # it was given up
+            return
+        from agent.mqtt_session import Session
+
+        self._note(attempt)
+        self._session = Session(self._manager, attempt, wire, self._client_id, self._will, self)
+        self._session.begin()
+
+    def _not_opened(self, attempt: Attempt, error: BaseException) -> None:
+        if attempt is not self._attempt:
+            return
+        self._note(attempt)
+        if isinstance(error, LinkError):
+            self._lost(error)
+        elif isinstance(error, TimeoutError):
+            self._too_late(attempt)
+        else:  # a defect of ours, or an error that nobody has met yet; it must not end the agent
+            self._lost(LinkError("lost", f"{attempt.url.address}: {error!r}", "tell the developers"))
+
+    def _too_late(self, attempt: Attempt) -> None:
+        from agent.mqtt_errors import too_late
+
+        if attempt is not self._attempt:
+            return
+        error = too_late(attempt.stage, attempt.url, self._settings.connect_timeout)
+        if self._session is not None:
+            self._session.end(error)
+        else:
+            self._lost(error)
+
+    def _give_up(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.give_up()
+
+    def _note(self, attempt: Attempt) -> None:
+        for note in attempt.notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                self._log.warning(note)
+
+    # --- what the session tells
+
+    def session_up(self) -> None:
+        self._cancel_timer()
+        self._attempt = None
+        self._enter("up")
+        self._connects += 1
+        if self._patience.repeated("up", str(self.url)):
+            self._log.info(
+                "link.up url=%s version=%s client_id=%s after=%.1fs failures=%d",
+                self.url,
+                self._settings.version,
+                self._client_id,
+                self._since - self._patience.away_since,
+                self._patience.failures,
+            )
+        assert self._session is not None
+        if not self._session.retains or self._session.max_qos < self._settings.qos:
+            self._log.warning(
+                'link.limited url=%s retain=%s max_qos=%d reason="the broker cannot do more"',
+                self.url,
+                self._session.retains,
+                self._session.max_qos,
+            )
+        for topic_filter, qos in self._subscriptions.items():
+            self._session.subscribe(topic_filter, qos)
+        self.on_up()
+
+    def session_acked(self, tokens: list[Any]) -> None:
+        self.on_ack(tokens)
+
+    def session_refused(self, token: Any, topic: str, error: LinkError) -> None:
+        self.on_refused(token, topic, error)
+
+    def session_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        self.on_message(topic, payload, retained)
+
+    def session_ended(self, error: LinkError | None) -> None:
+        self._session = None
+        self._cancel_timer()
+        if self._state == "stopping":
+            self.on_down(None)
+            self._stopped()
+            return
+        self._lost(error or LinkError("lost", f"{self.url.address} closed the connection"))
+
+    # --- losing it
+
+    def _lost(self, error: LinkError) -> None:
+        """An attempt has failed, or a connection has ended. Once for each of them."""
+        self._give_up()
+        self._cancel_timer()
+        was_up = self._state == "up"
+        now = self._manager.now()
+        lasted = now - self._since if was_up else None
+        verdict = self._patience.failed(error, self.url.address, now, lasted)
+        self._failures += 1
+        self._last_error = error = verdict.error
+        self._enter("backoff")
+        next_one = bool(self._round) and not was_up
+        if verdict.times:
+            self._log.log(
+                logging.ERROR if error.reason in HUMAN else logging.WARNING,
+                'link.down url=%s reason=%s times=%d retry=%.1fs error="%s"',
+                self.url,
+                error.reason,
+                verdict.times,
+                0.0 if next_one else verdict.pause,
+                error,
+            )
+        if was_up:
+            self.on_down(error)
+        if self._state != "backoff":  # on_down has stopped us
+            return
+        if next_one:
+            self._connect()
+            return
+        # A broker that accepts us and drops us is not asked first again.
+        first = (self._index + 1) % len(self._brokers) if lasted is not None and lasted < STABLE else 0
+        self._timer = self._manager.create_timer_event(
+            verdict.pause, self._new_round, first, repeat=False, name="mqtt.backoff"
+        )
+
+    def _stopped(self) -> None:
+        self._enter("stopped")
+        on_stopped, self._on_stopped = self._on_stopped, None
+        if on_stopped is not None:
+            on_stopped()
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        self._since = self._manager.now()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _nothing(*_args: object) -> None:
+    pass
+
+
+def _open(attempt: Attempt) -> Wire:
+    """On a worker, which imports paho the first time: 60 ms that neither the loop nor `outstation check` pays."""
+    import agent.mqtt_session  # noqa: F401
+    from agent.mqtt_connect import open_wire
+
+    return open_wire(attempt)

@@ -98,7 +98,7 @@ def _connect(
     attempt: Attempt,
     deadline: float,
 ) -> socket.socket:
-    """The first address that takes the connection. A dead one (often IPv6) costs its share of the time, not all of it."""
+    """The first address that takes the connection. A dead one (often IPv6) costs its share of the time alone."""
     error: OSError = TimeoutError()
     for index, (family, kind, protocol, _, address) in enumerate(found):
         sock = None

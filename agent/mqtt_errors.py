@@ -9,9 +9,6 @@ import ssl
 from agent.errors import LinkError
 from agent.mqtt_settings import BrokerUrl, MqttSettings
 
-HUMAN = frozenset({"certificate", "client_id", "credentials", "not_authorized", "protocol", "taken_over", "tls"})
-"""Reasons that do not heal by themselves: logged as errors, and retried more slowly."""
-
 # OpenSSL's X509_V_ERR_* (x509_vfy.h): verify_code of an SSLCertVerificationError.
 _NOT_YET, _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_CHAIN, _HOST, _ADDRESS = 9, 10, 18, 19, 62, 64
 _UNKNOWN_CA = (2, _SELF_SIGNED, _SELF_SIGNED_CHAIN, 20, 21)
@@ -173,7 +170,7 @@ def unanswered(first: bytes, url: BrokerUrl, settings: MqttSettings) -> LinkErro
             "protocol", f"{url.address} answers {first!r}, which is not MQTT", "check the port in mqtt.urls"
         )
     return LinkError(
-        "protocol",
+        "lost",
         f"{url.address} closed the connection without an answer",
         "is it an MQTT port? a TLS port needs mqtts://; else look at the broker's log",
     )

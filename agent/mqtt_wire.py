@@ -65,6 +65,7 @@ class Wire:
         self._corked = False
         self._full = False
         self._linger = False
+        self._closing = False
 
     # --- towards paho: what it calls a SocketLike
 
@@ -98,9 +99,8 @@ class Wire:
 
     def close(self) -> None:
         if self._linger:
-            self._linger = False
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_WR)
+            self._closing = True
+            self._say_end()
             return
         self.on_close()
         self._sock.close()
@@ -171,6 +171,8 @@ class Wire:
                     out.clear()
                 else:
                     del out[:sent]
+            if self._closing:
+                self._say_end()
         except _LATER:
             # TLS must be offered the same bytes again: they stand at the front of the buffer, and more may follow them.
             pass
@@ -180,6 +182,16 @@ class Wire:
 
     def linger(self) -> None:
         """Let the next ``close`` only say that no more follows. What is closed with unread bytes is reset (RFC 2525,
-        section 2.17), and that may overtake a DISCONNECT; so the other side closes first, and ``close`` is called again.
+        section 2.17), which may overtake a DISCONNECT; so the other side closes first, and ``close`` is called again.
         """
         self._linger = True
+
+    def _say_end(self) -> None:
+        if not self._out:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+
+    def end(self) -> None:
+        """Close for good."""
+        self._linger = False
+        self.close()

@@ -72,7 +72,11 @@ class Registry:
         self._offers: dict[str, list[Offer]] = {}
         self._entries: dict[str, DriverEntry] = {}
         for offer in offers:
-            self._offers.setdefault(offer.name, []).append(offer)
+            self.add(offer)
+
+    def add(self, offer: Offer) -> None:
+        """One more name. A second offer of the same name makes it a broken one."""
+        self._offers.setdefault(offer.name, []).append(offer)
 
     @classmethod
     def of(cls, drivers: Mapping[str, type[Driver]]) -> Registry:

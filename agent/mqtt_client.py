@@ -1,0 +1,56 @@
+"""paho-mqtt on a connection that stands already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from agent.mqtt_settings import BrokerUrl, MqttSettings
+from agent.mqtt_wire import Wire
+
+__all__ = ["Client", "MQTTErrorCode"]
+
+_LARGEST_IN = 262_144  # what we let an MQTT 5 broker send us: commands for outputs are far smaller
+
+
+class Client(paho.Client):
+    """A paho client whose socket is handed to it.
+
+    ``_create_socket`` is the one private name of paho's that is used: there is no public way to give it a socket
+    (docs/decisions/011; a test notices if it goes). So nothing that paho does can block.
+    """
+
+    def __init__(self, wire: Wire, settings: MqttSettings, client_id: str, will: tuple[str, bytes] | None) -> None:
+        five = settings.version == "5"
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=None if five else True,
+            protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,  # else a refusal makes loop_read() reconnect inline
+        )
+        self._wire = wire
+        self._settings = settings
+        # No limit, no queue: the window is ours. With a limit each PUBACK walks through all that is in flight.
+        self.max_inflight_messages = 0
+        if will is not None:
+            self.will_set(will[0], will[1], qos=1, retain=True)
+
+    def _create_socket(self) -> Any:
+        return self._wire
+
+    def send_connect(self, url: BrokerUrl, password: bytes | None) -> None:
+        """Send CONNECT for a clean session; the password is not kept."""
+        self.username_pw_set(self._settings.username, password)  # type: ignore[arg-type]  # paho takes bytes as they are
+        options: dict[str, Any] = {}
+        if self._settings.version == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.MaximumPacketSize = _LARGEST_IN
+            options = {"clean_start": True, "properties": properties}
+        self.connect_async(url.host, url.port, keepalive=int(self._settings.keepalive), **options)
+        self.reconnect()
+        self.username_pw_set(None)

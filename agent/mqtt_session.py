@@ -1,0 +1,387 @@
+"""One connection to a broker: a paho client on a wire, from CONNECT to the end.
+
+A client serves one connection, so that nothing of an old one goes out behind our back (paho re-sends its
+``_out_messages`` after a reconnect): the outbox owns that. paho runs on the loop's thread alone; its callbacks only
+take note, and what follows from it is done when paho has returned, since it holds locks meanwhile.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Protocol
+
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.errors import LinkError
+from agent.events import EventManager, SocketEvent, TimerEvent
+from agent.mqtt_client import Client, MQTTErrorCode
+from agent.mqtt_connect import Attempt
+from agent.mqtt_errors import from_code, from_tls, unanswered
+from agent.mqtt_wire import Wire
+
+_BACKLOG = 262_144  # bytes the socket has not taken, past which no more is sent: some seconds of a slow mobile link
+_REFUSED = 0x80  # reason codes from here on say no (MQTT 5, section 2.4)
+
+
+class Owner(Protocol):
+    """Whom a session tells; called on the loop's thread, never from within paho."""
+
+    def session_up(self) -> None: ...
+
+    def session_acked(self, tokens: list[Any]) -> None:
+        """These messages need not be kept any more: acknowledged, or at QoS 0 written."""
+
+    def session_refused(self, token: Any, topic: str, error: LinkError) -> None:
+        """The broker has answered that it does not take this message, and would not if it came again."""
+
+    def session_message(self, topic: str, payload: bytes, retained: bool) -> None: ...
+
+    def session_ended(self, error: LinkError | None) -> None:
+        """The connection is gone; None: as we wanted it. Called once."""
+
+
+class Session:
+    """See the module. ``begin`` sends CONNECT; ``owner`` hears of everything else."""
+
+    def __init__(
+        self,
+        manager: EventManager,
+        attempt: Attempt,
+        wire: Wire,
+        client_id: str,
+        will: tuple[str, bytes] | None,
+        owner: Owner,
+    ) -> None:
+        settings = attempt.settings
+        self.up = False
+        self.max_packet = settings.max_packet
+        self.max_qos = 2
+        self.retains = True
+        self.window = settings.inflight
+        self._manager = manager
+        self._attempt = attempt
+        self._settings = settings
+        self._five = settings.version == "5"
+        self._wire = wire
+        self._client_id = client_id
+        self._owner = owner
+        self._flying: dict[
+            int, tuple[Any, str, float]
+        ] = {}  # by message id, oldest first: token, topic, when it was sent
+        self._written: list[Any] = []  # QoS 0: tokens that leave when the wire has nothing left to write
+        self._acked: list[tuple[int, Any]] = []
+        self._messages: list[MQTTMessage] = []
+        self._connack: tuple[Any, Properties | None] | None = None
+        self._gone: tuple[bool, Any] | None = None
+        self._cause: LinkError | None = None
+        self._leaving = False
+        self._goodbye = False
+        self._ended = False
+        self._seen = 0
+        self._quiet = 0
+        self._socket: SocketEvent | None = None
+        self._keepalive: TimerEvent | None = None
+        self._ack_timer: TimerEvent | None = None
+        client = self._client = Client(wire, settings, client_id, will)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+
+    # --- from outside
+
+    @property
+    def inflight(self) -> int:
+        """Messages that wait for their acknowledgement."""
+        return len(self._flying) + len(self._written)
+
+    @property
+    def room(self) -> int:
+        """How many messages may be published now."""
+        if not self.up or self._ended or self._leaving or self._wire.backlog > _BACKLOG:
+            return 0
+        return self.window - len(self._flying) - len(self._written)
+
+    def begin(self) -> None:
+        """Take the wire over and send CONNECT."""
+        wire = self._wire
+        wire.setblocking(False)
+        self._socket = self._manager.create_socket_event(
+            wire, on_readable=self._readable, on_writable=self._writable, name="mqtt.socket"
+        )
+        self._socket.want_writable(False)
+        wire.on_close = self._socket.cancel
+        wire.on_full = self._socket.want_writable
+        self._client.send_connect(self._attempt.url, self._attempt.password)
+        self._attempt.password = None
+        self._settle()
+        if wire.buffered or wire.ended:  # what came behind a WebSocket's answer
+            self._manager.call_soon(self._readable)
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, token: Any) -> bool:
+        """Hand a message to the wire. False: there is no room, or no connection."""
+        if self.room <= 0:
+            return False
+        qos = min(qos, self.max_qos)
+        noted = len(self._acked)
+        info = self._client.publish(topic, payload, qos, retain and self.retains)
+        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            return False  # the message id has gone round to one that is still in flight; its ack_timeout is near
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._manager.call_soon(self._settle)
+            return False
+        if qos == 0:
+            del self._acked[noted:]  # what paho calls published is in the wire; _release knows when it has left
+            self._written.append(token)
+            return True
+        self._flying[info.mid] = (token, topic, self._manager.now())
+        if self._ack_timer is None:
+            # One timer for all that is in flight, set anew when it fires: nothing to pay for each message.
+            self._watch_acks(self._settings.ack_timeout)
+        return True
+
+    def subscribe(self, topic_filter: str, qos: int) -> None:
+        self._client.subscribe(topic_filter, min(qos, self.max_qos))
+        self._settle()
+
+    def cork(self) -> None:
+        """Hold back what is published until ``uncork``: one system call for all of it."""
+        self._wire.cork()
+
+    def uncork(self) -> None:
+        if self._ended:
+            return
+        try:
+            self._wire.uncork()
+        except OSError as error:
+            self._wire.error = error
+            self._end(self._why())
+            return
+        self._release()
+
+    def leave(self) -> None:
+        """Send DISCONNECT behind all that is written, and end once the broker has closed: ``session_ended(None)``."""
+        if self._ended or self._leaving:
+            return
+        self._leaving = True
+        self.uncork()
+        if not self._ended and not self._wire.backlog:
+            self._disconnect()
+
+    def end(self, error: LinkError | None) -> None:
+        """Close at once. Without a DISCONNECT before it, the broker publishes the Will."""
+        self._end(error)
+
+    # --- paho's callbacks: it holds locks meanwhile, so they only take notes
+
+    def _on_connect(self, _c: Any, _u: Any, _flags: Any, code: ReasonCode, properties: Properties | None) -> None:
+        self._connack = (code, properties)
+
+    def _on_disconnect(self, _c: Any, _u: Any, flags: Any, code: ReasonCode, _p: Any) -> None:
+        if self._gone is None:  # loss by keepalive is told twice
+            self._gone = (flags.is_disconnect_packet_from_server, code)
+
+    def _on_publish(self, _c: Any, _u: Any, mid: int, code: ReasonCode, _p: Any) -> None:
+        self._acked.append((mid, code))
+
+    def _on_message(self, _c: Any, _u: Any, message: MQTTMessage) -> None:
+        self._messages.append(message)
+
+    # --- events
+
+    def _readable(self) -> None:
+        wire, client = self._wire, self._client
+        if self._ended:
+            return
+        if self._goodbye:
+            wire.fill()
+            if wire.ended:
+                self._end(None)
+            return
+        wire.cork()
+        wire.fill()
+        try:
+            # One call handles as many packets as messages are in flight, and at least one.
+            while (wire.buffered or wire.ended) and self._gone is None and not client.loop_read():
+                pass
+        except Exception as error:  # noqa: BLE001  an event's callback: what a broker sends must not end the agent
+            self._cause = self._not_mqtt(repr(error))
+            self._gone = self._gone or (False, None)
+        self._settle()
+        self.uncork()
+
+    def _writable(self) -> None:
+        try:
+            self._wire.flush()
+        except OSError as error:
+            self._wire.error = error
+            self._end(self._why())
+            return
+        self._release()
+        if self._leaving:
+            if not self._wire.backlog and not self._goodbye:
+                self._disconnect()
+        elif self.up and not self._ended:
+            self._owner.session_acked([])  # there may be room again
+
+    def _release(self) -> None:
+        """QoS 0: what was written is done with."""
+        if self._written and not self._wire.backlog:
+            tokens, self._written = self._written, []
+            self._owner.session_acked(tokens)
+
+    def _tick(self) -> None:
+        """Four times a keepalive: have paho ping when one is due, and notice a broker that has fallen silent."""
+        try:
+            self._client.loop_misc()
+        except Exception as error:  # noqa: BLE001  an event's callback
+            self._cause = self._not_mqtt(repr(error))
+            self._gone = self._gone or (False, None)
+        self._settle()
+        if self._wire.received != self._seen:
+            self._seen = self._wire.received
+            self._quiet = 0
+            return
+        self._quiet += 1
+        # A ping goes out when the silence is one keepalive, four ticks; the fifth allows a quarter for the answer and
+        # comes within 1.5 keepalives of the last byte. paho itself would wait for two.
+        if self._quiet >= 5:
+            self._end(
+                LinkError(
+                    "lost",
+                    f"{self._attempt.url.address} has fallen silent",
+                    "the network or the broker is down; see mqtt.keepalive",
+                )
+            )
+
+    def _watch_acks(self, after: float) -> None:
+        self._ack_timer = self._manager.create_timer_event(after, self._acks_due, repeat=False, name="mqtt.ack_timeout")
+
+    def _acks_due(self) -> None:
+        self._ack_timer = None
+        if not self._flying:
+            return
+        _, topic, sent = next(iter(self._flying.values()))
+        left = sent + self._settings.ack_timeout - self._manager.now()
+        if left > 0:
+            self._watch_acks(left)
+            return
+        self._end(
+            LinkError(
+                "lost",
+                f"{self._attempt.url.address} has not acknowledged a message to {topic} "
+                f"for {self._settings.ack_timeout:g} s",
+                "look at the broker's log; see mqtt.ack_timeout",
+            )
+        )
+
+    # --- what follows
+
+    def _settle(self) -> None:
+        """Act on what paho's callbacks have noted, in the order in which it happened."""
+        if self._ended:
+            return
+        if self._connack is not None and not self.up:
+            code, properties = self._connack
+            if code.is_failure:
+                self._cause = self._from(code)
+            else:
+                self._open(properties)
+        if self._acked:
+            self._settle_acks()
+        if self._messages:
+            messages, self._messages = self._messages, []
+            for message in messages:
+                try:
+                    self._owner.session_message(message.topic, bytes(message.payload), message.retain)
+                except UnicodeDecodeError:
+                    continue  # a topic that is not UTF-8 cannot be one of ours
+        if self._gone is not None and not self._ended and not self._goodbye:
+            self._end(self._why())
+
+    def _settle_acks(self) -> None:
+        acked, self._acked = self._acked, []
+        flying = self._flying
+        tokens = []
+        refused = []
+        for mid, code in acked:
+            entry = flying.pop(mid, None)
+            if entry is None:
+                continue
+            if self._five and code.value >= _REFUSED:
+                refused.append((entry, code))
+            else:
+                tokens.append(entry[0])
+        if tokens:
+            self._owner.session_acked(tokens)
+        for (token, topic, _), code in refused:
+            if self._ended:
+                return
+            error = self._from(code)
+            if error.reason in ("not_authorized", "protocol") or code.value in (0x92, 0x99):
+                self._owner.session_refused(token, topic, error)
+            else:
+                # It may be taken later (quota exceeded): the outbox keeps it, and the link backs off.
+                self._end(error)
+
+    def _open(self, properties: Properties | None) -> None:
+        keepalive: float = self._client.keepalive
+        if self._five and properties is not None:
+            self.max_packet = min(self.max_packet, getattr(properties, "MaximumPacketSize", self.max_packet))
+            self.window = min(self.window, getattr(properties, "ReceiveMaximum", 65_535))
+            self.max_qos = getattr(properties, "MaximumQoS", 2)
+            self.retains = bool(getattr(properties, "RetainAvailable", 1))
+            keepalive = getattr(properties, "ServerKeepAlive", keepalive)
+        if keepalive:
+            self._keepalive = self._manager.create_timer_event(keepalive / 4, self._tick, name="mqtt.keepalive")
+        self.up = True
+        self._owner.session_up()
+
+    def _disconnect(self) -> None:
+        # The broker must close on DISCONNECT (MQTT 3.1.1, section 3.14.4); until then it may not have read all.
+        self._goodbye = True
+        self._wire.linger()
+        self._client.disconnect()
+        if self._wire.ended:
+            self._end(None)
+
+    def _from(self, code: ReasonCode) -> LinkError:
+        return from_code(code.value, str(code), self._attempt.url, self._settings, self._client_id)
+
+    def _not_mqtt(self, what: str) -> LinkError:
+        return LinkError(
+            "protocol", f"{self._attempt.url.address} sent what is not MQTT ({what})", "check the port in mqtt.urls"
+        )
+
+    def _why(self) -> LinkError:
+        """Why the connection has ended."""
+        url, error = self._attempt.url, self._wire.error
+        if self._cause is not None:
+            return self._cause
+        if isinstance(error, ssl.SSLError):
+            # With TLS 1.3 a broker that wants a certificate says so only after the handshake.
+            return from_tls(error, url, self._settings.connect_timeout)
+        if self._gone is not None and self._gone[0]:
+            return self._from(self._gone[1])
+        if not self.up:
+            return unanswered(self._wire.first, url, self._settings)
+        if isinstance(error, ConnectionAbortedError):
+            return self._not_mqtt(str(error))
+        if error is not None:
+            return LinkError("lost", f"the connection to {url.address} broke ({error.strerror or error})")
+        if self._wire.ended:
+            return LinkError("lost", f"{url.address} closed the connection")
+        return self._not_mqtt("malformed packet")
+
+    def _end(self, error: LinkError | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self.up = False
+        for event in (self._socket, self._keepalive, self._ack_timer):
+            if event is not None:
+                event.cancel()
+        self._wire.end()
+        self._owner.session_ended(error)

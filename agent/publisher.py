@@ -1,0 +1,321 @@
+"""From the outbox to the link: what goes out next, in which message, and what has arrived.
+
+On each connection the retained state goes first (the birth, ``online``, before all), then the readings, oldest first,
+as the link's window allows. The outbox forgets a reading on its acknowledgement alone; when the link is lost it hands
+out again what was in flight.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agent.codec import OFFLINE, ONLINE, JsonCodec, Topics, WallClock
+from agent.errors import LinkError
+from agent.events import EventManager, TimerEvent
+from agent.model import Reading
+from agent.mqtt import Link
+from agent.mqtt_settings import MqttSettings
+from agent.outbox import Outbox
+
+_AUTO = 100  # readings in one message at most under batch = "auto"
+_TURN = 1000  # readings taken from the outbox at once: some 5 ms of encoding, so that a backlog does not hold the loop
+_FAREWELL = 1.0  # seconds of a stop that are kept for "offline" and DISCONNECT
+
+
+class PublisherClock(WallClock, Protocol):
+    """What the publisher needs of ``agent.clock.Clock``."""
+
+    def mono_ns(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherStats:
+    """Counts of readings since the start; a reading sent again after a lost link counts as written again."""
+
+    written: int
+    acknowledged: int
+    in_flight: int
+    oversized: int
+    """Set aside: larger than the broker or mqtt.max_packet allows."""
+    refused: int
+    """Set aside: the broker answered that it does not take them."""
+
+
+class _State:
+    """Token of a retained message in flight."""
+
+    __slots__ = ("topic",)
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+
+
+class Publisher:
+    """Publishes readings and state over one link. All of it runs on the loop's thread."""
+
+    def __init__(
+        self,
+        manager: EventManager,
+        link: Link,
+        outbox: Outbox,
+        codec: JsonCodec,
+        topics: Topics,
+        settings: MqttSettings,
+        clock: PublisherClock,
+        *,
+        log: logging.Logger | None = None,
+    ) -> None:
+        self._manager = manager
+        self._link = link
+        self._outbox = outbox
+        self._codec = codec
+        self._topics = topics
+        self._clock = clock
+        self._log = log or logging.getLogger(__name__)
+        self._qos = settings.qos
+        self._batch = settings.batch
+        self._retained: dict[str, bytes] = {topics.availability: ONLINE}
+        self._due: dict[str, None] = {}  # topics whose newest state is not sent on this connection, in order
+        self._states: set[_State] = set()  # retained messages in flight
+        self._messages: deque[list[Reading]] = deque()  # taken and grouped, not yet sent
+        self._up = False
+        self._connected_ns = 0
+        self._pumping = False
+        self._again = False
+        self._on_drained: Callable[[int], object] | None = None
+        self._leaving = False
+        self._left_link = False
+        self._timer: TimerEvent | None = None
+        self._written = 0
+        self._acknowledged = 0
+        self._in_flight = 0
+        self._oversized = 0
+        self._refused = 0
+        self._repeats: dict[tuple[str, str], int] = {}
+        link.on_up = self._link_up
+        link.on_down = self._link_down
+        link.on_ack = self._acked
+        link.on_refused = self._refuse
+        outbox.on_ready = self.pump
+
+    # --- from outside
+
+    def accept(self, readings: Sequence[Reading]) -> None:
+        """Keep readings, and send them in this very turn if the link has room."""
+        self._outbox.put(readings)  # calls on_ready, which is pump, if there is something to take
+
+    def retain(self, topic: str, payload: bytes) -> None:
+        """Publish a state: retained, now and again on each connection; only its latest value counts."""
+        if self._retained.get(topic) == payload:
+            return
+        self._retained[topic] = payload
+        self._due[topic] = None
+        self.pump()
+
+    def forget(self, topic: str) -> None:
+        """Remove a state from the broker, by an empty retained message (MQTT 3.1.1, section 3.3.1.3)."""
+        if topic in self._retained:
+            self.retain(topic, b"")
+
+    def drain(self, timeout: float, on_done: Callable[[int], object]) -> None:
+        """The clean end: send what is left, then ``offline``, then DISCONNECT.
+
+        on_done(readings left) is called within ``timeout`` seconds. Devices should have stopped before.
+        """
+        if self._on_drained is not None:
+            return
+        self._on_drained = on_done
+        farewell = min(_FAREWELL, timeout / 4)
+        self._after(timeout - farewell, self._farewell, farewell)
+        self._check_drained()
+
+    def stats(self) -> PublisherStats:
+        return PublisherStats(self._written, self._acknowledged, self._in_flight, self._oversized, self._refused)
+
+    # --- sending
+
+    def pump(self) -> None:
+        """Send what is due, as far as the link has room."""
+        if not self._up:
+            return
+        if self._pumping:  # an acknowledgement from within uncork
+            self._again = True
+            return
+        self._pumping = True
+        link = self._link
+        link.cork()
+        try:
+            if self._due:
+                self._send_states()
+            if not self._leaving:
+                self._send_readings()
+        finally:
+            link.uncork()
+            self._pumping = False
+        if self._again:
+            # QoS 0: written is done with, and there is room again. The next lot waits for the next turn.
+            self._again = False
+            self._manager.call_soon(self.pump)
+
+    def _send_states(self) -> None:
+        link = self._link
+        while self._due and link.room > 0:
+            topic = next(iter(self._due))
+            payload = self._retained[topic]
+            del self._due[topic]
+            if not link.fits(topic, len(payload)):
+                self._warn("state.oversized", topic, f"bytes={len(payload)}")
+                continue
+            state = _State(topic)
+            # At least QoS 1, whatever the readings have: a state is sent once, and the last one is waited for.
+            if not link.publish(topic, payload, qos=self._qos or 1, retain=True, token=state):
+                self._due[topic] = None
+                return
+            self._states.add(state)
+
+    def _send_readings(self) -> None:
+        link, messages, topics = self._link, self._messages, self._topics
+        taken = 0
+        room = link.room
+        while room > 0:
+            if not messages:
+                if taken >= _TURN:
+                    self._again = True
+                    return
+                taken += self._take(room)
+                if not messages:
+                    return
+            group = messages.popleft()
+            topic = topics.telemetry(group[0].device)
+            array = len(group) > 1 if self._batch == "auto" else self._batch > 1
+            payload = self._codec.encode(group, self._clock, self._connected_ns, array)
+            if not link.fits(topic, len(payload)):
+                self._too_large(topic, group, len(payload))
+                continue
+            if not link.publish(topic, payload, qos=self._qos, token=group):
+                messages.appendleft(group)
+                return
+            self._written += len(group)
+            self._in_flight += len(group)
+            room = link.room
+
+    def _take(self, room: int) -> int:
+        """Take from the outbox what ``room`` messages can hold, and put each device's readings together. How many."""
+        outbox = self._outbox
+        # auto: while the window holds all that waits, one by one; else as many in each message as make it fit.
+        size = min(_AUTO, max(1, -(-outbox.waiting // room))) if self._batch == "auto" else self._batch
+        readings = outbox.take(min(room * size, _TURN))
+        if size == 1:
+            self._messages.extend([reading] for reading in readings)
+            return len(readings)
+        groups: dict[str, list[Reading]] = {}
+        for reading in readings:
+            group = groups.get(reading.device)
+            if group is None or len(group) >= size:
+                group = groups[reading.device] = []
+                self._messages.append(group)
+            group.append(reading)
+        return len(readings)
+
+    def _too_large(self, topic: str, group: list[Reading], size: int) -> None:
+        """Halve an array; set aside a single reading that can never be sent, so that it does not cost the link."""
+        if len(group) > 1:
+            half = len(group) // 2
+            self._messages.extendleft((group[half:], group[:half]))
+            return
+        self._oversized += 1
+        self._warn("reading.oversized", topic, f"seq={group[0].seq} bytes={size} see=mqtt.max_packet")
+        self._outbox.discard(group)
+
+    # --- what the link tells
+
+    def _link_up(self) -> None:
+        self._up = True
+        self._connected_ns = self._clock.mono_ns()
+        # The birth first, then the other states in the order in which they became known.
+        self._due = dict.fromkeys(self._retained)
+        self.pump()
+
+    def _link_down(self, _error: LinkError | None) -> None:
+        self._up = False
+        self._in_flight = 0
+        self._states.clear()
+        self._messages.clear()
+        self._outbox.rewind()
+        if self._on_drained is not None:
+            self._check_drained()
+
+    def _acked(self, tokens: list[Any]) -> None:
+        done: list[Reading] = []
+        for token in tokens:
+            if type(token) is list:
+                done += token
+            else:
+                self._states.discard(token)
+        if done:
+            self._acknowledged += len(done)
+            self._in_flight -= len(done)
+            self._outbox.ack(done)
+        self.pump()
+        if self._on_drained is not None:
+            self._check_drained()
+
+    def _refuse(self, token: Any, topic: str, error: LinkError) -> None:
+        self._warn("message.refused", topic, f'reason={error.reason} error="{error}"')
+        if type(token) is list:
+            self._refused += len(token)
+            self._in_flight -= len(token)
+            self._outbox.discard(token)
+        else:
+            self._states.discard(token)
+        self.pump()
+        if self._on_drained is not None:
+            self._check_drained()
+
+    def _warn(self, what: str, topic: str, rest: str) -> None:
+        times = self._repeats[what, topic] = self._repeats.get((what, topic), 0) + 1
+        if times & (times - 1) == 0:  # 1, 2, 4, 8 ...
+            self._log.error("%s topic=%s times=%d %s", what, topic, times, rest)
+
+    # --- the end
+
+    def _check_drained(self) -> None:
+        if self._up and (self._states or self._due):
+            return
+        if self._leaving:
+            self._leave()
+        elif not self._outbox.depth:
+            self._farewell(_FAREWELL)
+
+    def _farewell(self, seconds: float) -> None:
+        """Publish offline ourselves, so that a subscriber can tell a clean stop; no reading follows it."""
+        if self._leaving:
+            return
+        self._leaving = True
+        self._after(seconds / 2, self._leave, seconds / 2)
+        self.retain(self._topics.availability, OFFLINE)
+        self._check_drained()
+
+    def _leave(self, seconds: float = _FAREWELL / 2) -> None:
+        if self._left_link:
+            return
+        self._left_link = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._link.stop(self._left, timeout=seconds)
+
+    def _left(self) -> None:
+        on_drained, self._on_drained = self._on_drained, None
+        if on_drained is not None:
+            on_drained(self._outbox.depth)
+
+    def _after(self, seconds: float, fn: Callable[..., object], *args: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._manager.create_timer_event(
+            max(seconds, 0.001), fn, *args, repeat=False, name="publisher.drain"
+        )
