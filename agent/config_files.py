@@ -138,7 +138,7 @@ def quoted(text: str, longest: int = 80) -> str:
 def _drop_ins(path: str) -> tuple[list[str], list[Problem]]:
     directory = os.path.join(os.path.dirname(path), DROP_INS)
     try:
-        names = sorted(name for name in os.listdir(directory) if name.endswith(".toml"))
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".toml") and not name.startswith("."))
     except FileNotFoundError:
         return [], []
     except OSError as error:

@@ -66,7 +66,7 @@ def explained(
         path = _path(detail, table)
         if detail["type"] == "extra_forbidden":
             words = "unknown key", _instead(str(path[-1]), _fields(model, path[:-1]), _at(table, path[:-1]))
-        elif detail["type"] == "missing" and (field := _fields(model, path[:-1]).get(path[-1])):
+        elif detail["type"] == "missing" and (field := _fields(model, path[:-1]).get(detail["loc"][-1])):
             words = "missing", field.description or ""
         else:
             words = _words(detail, path, table)
