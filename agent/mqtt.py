@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import LinkError
 from agent.events import EventManager, TimerEvent, Work
+from agent.logline import line
 from agent.mqtt_backoff import HUMAN, STABLE, Patience
 from agent.mqtt_settings import BrokerUrl, MqttSettings
 
@@ -77,7 +78,7 @@ class Link:
         self._settings = settings
         self._client_id = settings.client_id or client_id
         self._will = will
-        self._log = log or logging.getLogger(__name__)
+        self._log = log or logging.getLogger("outstation.link")
         self._patience = Patience(
             settings.retry_min,
             settings.retry_max,
@@ -146,7 +147,9 @@ class Link:
             return
         if self._settings.insecure_skip_verify and any(url.tls for url in self._brokers):
             self._log.warning(
-                'link.insecure reason="mqtt.insecure_skip_verify: who is on the way can read and forge everything"'
+                line(
+                    "link.insecure", reason="mqtt.insecure_skip_verify: who is on the way can read and forge everything"
+                )
             )
         self._patience.begin(self._manager.now())
         self._new_round(0)
@@ -275,22 +278,28 @@ class Link:
         self._attempt = None
         self._enter("up")
         self._connects += 1
-        if self._patience.repeated("up", str(self.url)):
+        if times := self._patience.repeated(("up", self.url)):
             self._log.info(
-                "link.up url=%s version=%s client_id=%s after=%.1fs failures=%d",
-                self.url,
-                self._settings.version,
-                self._client_id,
-                self._since - self._patience.away_since,
-                self._patience.failures,
+                line(
+                    "link.up",
+                    url=self.url,
+                    version=self._settings.version,
+                    client_id=self._client_id,
+                    after_s=round(self._since - self._patience.away_since, 1),
+                    failures=self._patience.failures,
+                    times=times,
+                )
             )
         assert self._session is not None
         if not self._session.retains or self._session.max_qos < self._settings.qos:
             self._log.warning(
-                'link.limited url=%s retain=%s max_qos=%d reason="the broker cannot do more"',
-                self.url,
-                self._session.retains,
-                self._session.max_qos,
+                line(
+                    "link.limited",
+                    url=self.url,
+                    retain=self._session.retains,
+                    max_qos=self._session.max_qos,
+                    reason="the broker cannot do more",
+                )
             )
         for topic_filter, qos in self._subscriptions.items():
             self._session.subscribe(topic_filter, qos)
@@ -331,12 +340,14 @@ class Link:
         if verdict.times:
             self._log.log(
                 logging.ERROR if error.reason in HUMAN else logging.WARNING,
-                'link.down url=%s reason=%s times=%d retry=%.1fs error="%s"',
-                self.url,
-                error.reason,
-                verdict.times,
-                0.0 if next_one else verdict.pause,
-                error,
+                line(
+                    "link.down",
+                    url=self.url,
+                    reason=error.reason,
+                    times=verdict.times,
+                    retry_s=0 if next_one else round(verdict.pause, 1),
+                    error=error,
+                ),
             )
         if was_up:
             self.on_down(error)

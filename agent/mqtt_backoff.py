@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.errors import LinkError
+from agent.logline import Repeats
 
 HUMAN = frozenset({"certificate", "client_id", "credentials", "not_authorized", "protocol", "taken_over", "tls"})
 """Reasons that do not heal by themselves: logged as errors, and retried more slowly."""
@@ -47,14 +48,15 @@ class Patience:
         self._tells_taken_over = tells_taken_over
         self._jitter = jitter
         self._prompt = 0
-        self._repeats: dict[tuple[str, str], int] = {}
+        self.repeated = Repeats()
+        """Counts by kind and address what has happened since the link was last good."""
 
     def begin(self, now: float) -> None:
         """The link is wanted from now on."""
         self.away_since = now
         self.failures = 0
         self._prompt = 0
-        self._repeats.clear()
+        self.repeated = Repeats()
 
     def failed(self, error: LinkError, address: str, now: float, lasted: float | None) -> Verdict:
         """An attempt has failed, or a connection has ended after ``lasted`` seconds (None: it never came up)."""
@@ -69,12 +71,7 @@ class Patience:
                 f"another client uses the id {self._client_id!r}",
                 "give each agent an agent.id, or mqtt.client_id, of its own",
             )
-        return Verdict(error, self.repeated(error.reason, address), self._pause(now - self.away_since, error))
-
-    def repeated(self, what: str, address: str) -> int:
-        """How often this has happened since the link was last good if it is worth a line, else 0: 1, 2, 4, 8 ..."""
-        times = self._repeats[what, address] = self._repeats.get((what, address), 0) + 1
-        return times if times & (times - 1) == 0 else 0
+        return Verdict(error, self.repeated((error.reason, address)), self._pause(now - self.away_since, error))
 
     def _pause(self, away: float, error: LinkError) -> float:
         shortest = max(self._shortest, _SLOW) if error.reason in HUMAN else self._shortest

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.exception import MQTTException
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.mqtt_settings import BrokerUrl, MqttSettings
 from agent.mqtt_wire import Wire
 
-__all__ = ["Client", "MQTTErrorCode"]
+__all__ = ["GARBAGE", "Client", "MQTTErrorCode"]
+
+GARBAGE = (MQTTException, LookupError, ValueError, TypeError, AttributeError, struct.error)
+"""What paho may raise on bytes that no broker sends: 2.2.0 makes return codes of most of it, 2.1.0 does not."""
 
 _LARGEST_IN = 262_144  # what we let an MQTT 5 broker send us: commands for outputs are far smaller
 

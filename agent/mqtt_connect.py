@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import LinkError
+from agent.logline import line
 from agent.mqtt_errors import from_connecting, from_name, from_tls
 from agent.mqtt_settings import BrokerUrl, MqttSettings
 from agent.mqtt_websocket import LONGEST_ANSWER, WebSocketStream, check_answer, request
@@ -212,7 +213,7 @@ def read_password(settings: MqttSettings, notes: list[str]) -> bytes | None:
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IROTH:
-                notes.append(f'password.readable path={path} remedy="everyone can read it: chmod o-r"')
+                notes.append(line("password.readable", path=path, remedy="everyone can read it: chmod o-r"))
             value = file.read(65_536)  # the longest that fits into CONNECT
     except OSError as error:
         remedy = "check mqtt.password_file and its permissions"

@@ -16,7 +16,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.errors import LinkError
 from agent.events import EventManager, SocketEvent, TimerEvent
-from agent.mqtt_client import Client, MQTTErrorCode
+from agent.mqtt_client import GARBAGE, Client, MQTTErrorCode
 from agent.mqtt_connect import Attempt
 from agent.mqtt_errors import from_code, from_tls, unanswered
 from agent.mqtt_wire import Wire
@@ -206,7 +206,7 @@ class Session:
             # One call handles as many packets as messages are in flight, and at least one.
             while (wire.buffered or wire.ended) and self._gone is None and not client.loop_read():
                 pass
-        except Exception as error:  # noqa: BLE001  an event's callback: what a broker sends must not end the agent
+        except GARBAGE as error:
             self._cause = self._not_mqtt(repr(error))
             self._gone = self._gone or (False, None)
         self._settle()
@@ -236,7 +236,7 @@ class Session:
         """Four times a keepalive: have paho ping when one is due, and notice a broker that has fallen silent."""
         try:
             self._client.loop_misc()
-        except Exception as error:  # noqa: BLE001  an event's callback
+        except GARBAGE as error:
             self._cause = self._not_mqtt(repr(error))
             self._gone = self._gone or (False, None)
         self._settle()

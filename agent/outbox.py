@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.logline import line
 from agent.model import Reading
 from agent.quantity import Duration, Interval, Size
 
@@ -124,7 +125,7 @@ class MemoryOutbox:
         self._keep_old = settings.policy == "drop_newest"
         self._settings = settings
         self._mono_ns = mono_ns
-        self._log = log or logging.getLogger(__name__)
+        self._log = log or logging.getLogger("outstation.outbox")
         self._waiting: deque[Reading] = deque()
         self._flying: dict[int, Reading] = {}  # by id(): in the order of take(), which is the order of rewind()
         self._size = 0
@@ -134,12 +135,15 @@ class MemoryOutbox:
         """Say which settings have no effect yet."""
         if self._settings.durability != "memory":
             self._log.warning(
-                'outbox.memory durability=%s reason="this version keeps readings in memory alone"',
-                self._settings.durability,
+                line(
+                    "outbox.memory",
+                    durability=self._settings.durability,
+                    reason="this version keeps readings in memory alone",
+                )
             )
         if self._settings.policy in ("thin", "block"):
             self._log.warning(
-                'outbox.policy policy=%s reason="behaves as drop_oldest in this version"', self._settings.policy
+                line("outbox.policy", policy=self._settings.policy, reason="behaves as drop_oldest in this version")
             )
 
     @property

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from agent.codec import OFFLINE, ONLINE, JsonCodec, Topics, WallClock
 from agent.errors import LinkError
 from agent.events import EventManager, TimerEvent
+from agent.logline import Repeats, line
 from agent.model import Reading
 from agent.mqtt import Link
 from agent.mqtt_settings import MqttSettings
@@ -54,6 +55,10 @@ class _State:
         self.topic = topic
 
 
+def _nothing() -> None:
+    pass
+
+
 class Publisher:
     """Publishes readings and state over one link. All of it runs on the loop's thread."""
 
@@ -75,7 +80,7 @@ class Publisher:
         self._codec = codec
         self._topics = topics
         self._clock = clock
-        self._log = log or logging.getLogger(__name__)
+        self._log = log or logging.getLogger("outstation.publisher")
         self._qos = settings.qos
         self._batch = settings.batch
         self._retained: dict[str, bytes] = {topics.availability: ONLINE}
@@ -95,7 +100,9 @@ class Publisher:
         self._in_flight = 0
         self._oversized = 0
         self._refused = 0
-        self._repeats: dict[tuple[str, str], int] = {}
+        self._repeats = Repeats()
+        self.before_birth: Callable[[], object] = _nothing
+        """Called on each new connection before anything is sent: the time to bring states up to date."""
         link.on_up = self._link_up
         link.on_down = self._link_down
         link.on_ack = self._acked
@@ -168,7 +175,7 @@ class Publisher:
             payload = self._retained[topic]
             del self._due[topic]
             if not link.fits(topic, len(payload)):
-                self._warn("state.oversized", topic, f"bytes={len(payload)}")
+                self._warn("state.oversized", topic, bytes=len(payload), see="mqtt.max_packet")
                 continue
             state = _State(topic)
             # At least QoS 1, whatever the readings have: a state is sent once, and the last one is waited for.
@@ -228,14 +235,15 @@ class Publisher:
             self._messages.extendleft((group[half:], group[:half]))
             return
         self._oversized += 1
-        self._warn("reading.oversized", topic, f"seq={group[0].seq} bytes={size} see=mqtt.max_packet")
+        self._warn("reading.oversized", topic, seq=group[0].seq, bytes=size, see="mqtt.max_packet")
         self._outbox.discard(group)
 
     # --- what the link tells
 
     def _link_up(self) -> None:
-        self._up = True
         self._connected_ns = self._clock.mono_ns()
+        self.before_birth()
+        self._up = True
         # The birth first, then the other states in the order in which they became known.
         self._due = dict.fromkeys(self._retained)
         self.pump()
@@ -265,7 +273,7 @@ class Publisher:
             self._check_drained()
 
     def _refuse(self, token: Any, topic: str, error: LinkError) -> None:
-        self._warn("message.refused", topic, f'reason={error.reason} error="{error}"')
+        self._warn("message.refused", topic, reason=error.reason, error=error)
         if type(token) is list:
             self._refused += len(token)
             self._in_flight -= len(token)
@@ -276,10 +284,9 @@ class Publisher:
         if self._on_drained is not None:
             self._check_drained()
 
-    def _warn(self, what: str, topic: str, rest: str) -> None:
-        times = self._repeats[what, topic] = self._repeats.get((what, topic), 0) + 1
-        if times & (times - 1) == 0:  # 1, 2, 4, 8 ...
-            self._log.error("%s topic=%s times=%d %s", what, topic, times, rest)
+    def _warn(self, event: str, topic: str, **fields: object) -> None:
+        if times := self._repeats((event, topic)):
+            self._log.error(line(event, topic=topic, times=times, **fields))
 
     # --- the end
 
