@@ -69,6 +69,8 @@ class Pty:
             fcntl.ioctl(master, termios.TIOCPKT, struct.pack("i", 1))
             os.set_blocking(master, False)
             # Made aside and renamed, as udev does: whoever watches the directory sees one link, complete.
+            if self._directory is not None:
+                os.makedirs(self._directory, mode=0o700, exist_ok=True)  # after close()
             aside = f"{self.path}.new"
             Path(aside).unlink(missing_ok=True)
             os.symlink(os.ttyname(slave), aside)
@@ -121,7 +123,6 @@ class Pty:
         self.unplug()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = self._path = None
 
     def __enter__(self) -> Self:
         self.replug()
