@@ -85,6 +85,7 @@ class Agent:
                 self.manager.loop()
             except SlowCallbackError as error:
                 log.critical(line("agent.ended", reason=str(error)))
+                self.supervisor.stop(lambda: None)  # lets go of the ports; the broker will publish the Will
                 return EX_SOFTWARE
         return self._exit
 

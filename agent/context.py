@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agent.clock import Clock
 from agent.codec import encode_fields
@@ -47,6 +47,9 @@ class Counts:
     readings: int = 0
     last_ns: int | None = None
     faults: dict[str, FaultCount] = field(default_factory=dict)
+
+
+HandleT = TypeVar("HandleT", TimerEvent, SocketEvent, Work)
 
 
 class Owner(Protocol):
@@ -204,7 +207,7 @@ class DeviceContext:
         for stream in streams:
             stream.end(ended)
 
-    def _own(self, handle: Any) -> Any:
+    def _own(self, handle: HandleT) -> HandleT:
         if len(self._handles) >= 64:  # the fired and the finished are let go in bulk
             gone = [h for h in self._handles if not h.active]
             self._handles = [h for h in self._handles if h.active]

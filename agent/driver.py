@@ -85,7 +85,8 @@ class Port(Protocol):
 class Context(Protocol):
     """What a driver may do. The supervisor gives one to each driver; tests use ``agent.testing.FakeContext``."""
 
-    log: logging.LoggerAdapter[Any] | logging.Logger
+    @property
+    def log(self) -> logging.Logger: ...
 
     @property
     def device(self) -> str: ...

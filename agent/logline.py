@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 
-def line(event: str, **fields: object) -> str:
+def line(event: str, /, **fields: object) -> str:
     """``device.lost device=weather reason="hung up"``: values with blanks, quotes or "=" quoted; None left out."""
     parts = [event]
     for key, value in fields.items():

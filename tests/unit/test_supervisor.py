@@ -12,7 +12,7 @@ import pytest
 
 from agent.clock import Clock
 from agent.context import QUEUED_BYTES, SLOW_FEEDS
-from agent.device import BACKOFF_MOST, CRASHES, QUARANTINE, SETTLED
+from agent.device import BACKOFF_MOST, CRASHES, OPEN_TIMEOUT, QUARANTINE, SETTLED
 from agent.driver import Channel, DeviceConfig, Driver, Fault, Parser, Port, PortError, Sample, StreamDriver
 from agent.errors import DeviceLost
 from agent.events import EventManager, ManualClock
@@ -163,6 +163,7 @@ def bench() -> Iterator[Bench]:
     bench = Bench()
     with bench.manager:
         yield bench
+        bench.supervisor.stop(lambda: None)
 
 
 def online(bench: Bench, name: str) -> Callable[[], bool]:
@@ -432,13 +433,11 @@ def test_an_opening_that_hangs_costs_nobody_else_anything(bench: Bench) -> None:
         bench.add(f"hung{number}", hang)
     bench.add("good", Line())
     bench.start()
-
-    def turn() -> bool:
-        bench.clock.advance(1.0)
-        return bench.state("good") == "online"
-
-    bench.until(turn)
-    bench.until(lambda: bench.clock.advance(1.0) or "took longer than" in str(bench.report()["hung0"]["reason"]))
+    bench.until(lambda: bench.clock.advance(0.01) or bench.manager.stats().work.running == 4)
+    assert bench.state("good") == "opening"
+    bench.clock.advance(OPEN_TIMEOUT + 0.01)
+    bench.until(online(bench, "good"))
+    assert "took longer than" in str(bench.report()["hung0"]["reason"])
     os.write(hung[1], b"xxxx")
     os.close(hung[1])
 
