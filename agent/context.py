@@ -138,6 +138,7 @@ class DeviceContext:
         on_error: Callable[[BaseException], object] | None = None,
         timeout: float | None = None,
         weight: float = 1.0,
+        lane: str = "",
     ) -> Work:
         label = f"{self.device}.{getattr(fn, '__name__', 'work')}"
         return self._own(
@@ -146,7 +147,7 @@ class DeviceContext:
                 *args,
                 on_done=on_done,
                 on_error=on_error or self.owner.failed,
-                key=self.device,
+                key=f"{self.device}.{lane}" if lane else self.device,
                 weight=weight,
                 timeout=timeout,
                 name=label,

@@ -118,8 +118,12 @@ class Context(Protocol):
         on_error: Callable[[BaseException], object] | None = None,
         timeout: float | None = None,
         weight: float = 1.0,
+        lane: str = "",
     ) -> Handle:
-        """Run what may block on a worker, in order for this device; the result comes back on the loop's thread."""
+        """Run what may block on a worker, in order for this device; the result comes back on the loop's thread.
+
+        Work of another ``lane`` does not wait for it: for what may hang (a network file system) beside what must go on.
+        """
 
     def stream(self, port: Port, parser: Parser, *, heavy: bool = False) -> Handle:
         """Read port whenever it has something, feed parser and emit what comes out, until the driver stops.

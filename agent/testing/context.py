@@ -164,6 +164,7 @@ class FakeContext:
         on_error: Callable[[BaseException], object] | None = None,
         timeout: float | None = None,
         weight: float = 1.0,  # noqa: ARG002  (there is one worker)
+        lane: str = "",  # noqa: ARG002
     ) -> FakeWork:
         piece = FakeWork(fn, args, on_done, on_error, timeout)
         self._handles.append(piece)
