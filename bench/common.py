@@ -34,6 +34,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "bench" / "peers"
+AGENT = [sys.executable, "-m", "agent", "run", "-c"]
 
 
 def wait_for(condition: Callable[[], Any], timeout: float, what: str) -> Any:
@@ -408,8 +409,7 @@ class Stage:
         config.write_text(text)
         state = self.folder / f"{agent}-state"
         state.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "agent", "run", "-c", config]
-        return self._child(command, agent, STATE_DIRECTORY=str(state))
+        return self._child([*AGENT, config], agent, STATE_DIRECTORY=str(state))
 
     def bare(self, lines: Sequence[Line], *, name: str = "bare", options: Sequence[str] = ()) -> Child:
         """The script that people write instead: pyserial and paho, nothing else."""

@@ -90,7 +90,10 @@ def main(argv: list[str] | None = None) -> int:
         limits = [
             ("p50 at most 0.7 ms, or 1.5 times the bare script's", ours["p50_ms"] <= max(0.7, 1.5 * bare["p50_ms"])),
             ("p99 at most 2 ms, or 1.5 times the bare script's", ours["p99_ms"] <= max(2.0, 1.5 * bare["p99_ms"])),
-            ("p99 under 3 ms beside a silent, a half-line and a missing device", figures["company"]["p99_ms"] < 3),
+            (
+                "p99 beside a silent, a half-line and a missing device under 3 ms, or 1.5 times the bare script's",
+                figures["company"]["p99_ms"] < max(3.0, 1.5 * bare["p99_ms"]),
+            ),
         ]
         return common.show(f"latency, {rate:g} lines/s on each line", rows, limits, options, where)
 
