@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from agent.testing.certificates import Certificates
     from agent.testing.context import FakeContext
     from agent.testing.device import PtyPort
-    from agent.testing.outstation import Outstation, OutstationError, Reading
+    from agent.testing.outstation import AgentEndedError, Outstation, Reading
     from agent.testing.port import FakePort
     from agent.testing.pty import Pty
     from agent.testing.subscriber import Message, Subscriber
 
 __all__ = [
+    "AgentEndedError",
     "Broker",
     "BrokerError",
     "Certificates",
@@ -29,7 +30,6 @@ __all__ = [
     "ManualClock",
     "Message",
     "Outstation",
-    "OutstationError",
     "Pty",
     "PtyPort",
     "Reading",
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AgentEndedError": "agent.testing.outstation",
     "Broker": "agent.testing.broker",
     "BrokerError": "agent.testing.broker",
     "Certificates": "agent.testing.certificates",
@@ -45,7 +46,6 @@ _HOMES = {
     "ManualClock": "agent.events",
     "Message": "agent.testing.subscriber",
     "Outstation": "agent.testing.outstation",
-    "OutstationError": "agent.testing.outstation",
     "Pty": "agent.testing.pty",
     "PtyPort": "agent.testing.device",
     "Reading": "agent.testing.outstation",

@@ -22,18 +22,18 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 def start(
-    command: Sequence[str], *, output: IO[bytes], cwd: Path | None = None, env: Mapping[str, str] | None = None
+    command: Sequence[str], *, output: IO[bytes] | int, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     """Start command in a session of its own: Ctrl-C is for the caller, who ends it in order.
 
     It gets SIGTERM when the thread that calls this ends, however that ends. Standard input is empty; standard output
-    and error go to output. Raises OSError.
+    and error go to output, which may be subprocess.PIPE. Raises OSError.
     """
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *command],
         stdin=subprocess.DEVNULL,
         stdout=output,
-        stderr=output,
+        stderr=subprocess.STDOUT,
         cwd=cwd,
         env=env,
         start_new_session=True,

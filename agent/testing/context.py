@@ -48,7 +48,7 @@ class FakeContext:
         """
         self.device = device
         self.clock = clock or ManualClock()
-        self.log: logging.LoggerAdapter[Any] | logging.Logger = logging.getLogger(f"outstation.device.{device}")
+        self.log = logging.getLogger(f"outstation.device.{device}")
         self.samples: list[Sample] = []
         self.faults: list[Fault] = []
         self.emitted: list[Sample | Fault] = []

@@ -67,7 +67,7 @@ class Subscriber:
         self._filters = filters or ("#",)
         self._qos = qos
         self._on_message = on_message
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.RLock())
         self._messages: list[Message] = []
         self._taken: dict[str, int] = {}
         self._subscriptions = 0
@@ -130,6 +130,11 @@ class Subscriber:
                     raise AssertionError(f"not within {timeout:g} s; {self._tail()}")
                 self._changed.wait(left)
             return result
+
+    def wake(self) -> None:
+        """Make ``wait_for`` look at its condition again, for one that hangs on something else too. From any thread."""
+        with self._changed:
+            self._changed.notify_all()
 
     def next(self, topic_filter: str = "#", timeout: float = 10.0) -> Message:
         """The next message that fits and that ``next`` with this filter has not given yet. Raises AssertionError."""
