@@ -22,6 +22,7 @@ from agent.mqtt_errors import from_code, from_tls, unanswered
 from agent.mqtt_wire import Wire
 
 _BACKLOG = 262_144  # bytes the socket has not taken, past which no more is sent: some seconds of a slow mobile link
+_CONNACK = 0x20
 _REFUSED = 0x80  # reason codes from here on say no (MQTT 5, section 2.4)
 
 
@@ -202,6 +203,10 @@ class Session:
             return
         wire.cork()
         wire.fill()
+        if not self.up and wire.first and wire.first[0] != _CONNACK:
+            # Anything else before CONNACK is no broker. To paho an "H" is a PUBACK of 84 bytes, whose rest it awaits.
+            self._end(unanswered(wire.first, self._attempt.url, self._settings))
+            return
         try:
             # One call handles as many packets as messages are in flight, and at least one.
             while (wire.buffered or wire.ended) and self._gone is None and not client.loop_read():
