@@ -27,7 +27,6 @@ from agent.outbox import OutboxSettings
 from agent.quantity import Duration, Interval
 from agent.registry import Registry, shared_resource
 
-DEFAULT_FILE = "/etc/outstation/outstation.toml"
 RESERVED = ("availability", "status", "info", "request", "response")
 """Names that no device may have: they are topics of the agent itself."""
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from agent.config_lines import KeyPath, key_lines
 from agent.errors import Problem
 
+DEFAULT_FILE = "/etc/outstation/outstation.toml"
 DROP_INS = "outstation.d"
 LONGEST = 4 << 20  # bytes: a thousand devices take 300 kB; `-c /dev/zero` must end too
 DEEPEST = 32  # levels; every model of ours has at most five
@@ -75,8 +76,6 @@ class Merged:
             else:
                 if key in into:
                     self.overridden.append((key_text(here), self.place(here), place))
-                    for gone in [p for p in self.places if p[: len(here)] == here]:
-                        del self.places[gone]
                 into[key] = value
                 self.places[here] = place
                 self._take(here, file, lines)
@@ -166,7 +165,11 @@ def _text(file: str) -> str | Problem:
 
 def _unreadable(file: str, error: OSError | ValueError) -> Problem:
     if isinstance(error, FileNotFoundError):
-        return _whole(file, "no such file", "name another with -c FILE; docs/configuration.md begins with a small one")
+        return _whole(
+            file,
+            "no such file",
+            "name another with -c FILE, or begin one with the sample that `outstation drivers lines` shows",
+        )
     if isinstance(error, IsADirectoryError):
         return _whole(file, "a directory, not a file", f"name the file itself; drop-ins go to {DROP_INS}/ beside it")
     if isinstance(error, PermissionError):

@@ -107,15 +107,19 @@ class _Kind:
         if origin is tuple and arguments and arguments[-1] is not Ellipsis:
             return f"[{', '.join(self._words(item, (), path) for item in arguments)}]"
         if origin in (list, tuple, set, frozenset):
-            return f"list of {self._words(arguments[0], (), path + '[]')}"
+            return f"list of {_many(self._words(arguments[0], (), path + '[]'))}"
         if isinstance(origin, type) and issubclass(origin, Mapping):
-            return f"table of {self._words(arguments[1], (), path + '.*')}"
+            return f"table of {_many(self._words(arguments[1], (), path + '.<name>'))}"
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             self.tables.append((path, annotation))
             return "table"
         if isinstance(annotation, type) and issubclass(annotation, Enum):
             return " | ".join(toml(member) for member in annotation)
         return _NAMES.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _many(words: str) -> str:
+    return f"{words}s" if words in ("table", "whole number", "number", "path", "duration", "size") else words
 
 
 _QUANTITIES = {quantity.duration: ("duration", "s"), quantity.size: ("size", "bytes")}

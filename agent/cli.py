@@ -1,0 +1,247 @@
+"""The command `outstation`. Each command imports what it needs when it runs: `run` carries nothing for people alone.
+
+click costs `run` 4 ms and 1.1 MB beside what the agent imports anyway (docs/decisions/007-command-line.md).
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from agent import __version__
+from agent.config_files import DEFAULT_FILE, DROP_INS
+
+if TYPE_CHECKING:
+    from agent.config import Config
+    from agent.errors import ConfigError
+
+EX_SOFTWARE = 70
+EX_CONFIG = 78
+STATUSES = {
+    0: "done; for `run`: stopped as it was told to",
+    2: "the command line is wrong",
+    EX_SOFTWARE: 'a callback hung, or was slow under on_slow = "stop"; or a defect of ours, with its traceback',
+    EX_CONFIG: "the configuration is wrong, or a driver cannot be loaded; all that is wrong is listed",
+}
+"""Exit statuses (sysexits.h), which systemd's unit tells apart. A second stop signal adds one: 128 + its number."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class ConfigFailure(click.ClickException):
+    """Ends a command with status 78 and all that is wrong, on stderr."""
+
+    exit_code = EX_CONFIG
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        from agent.config import problems_text
+
+        count = len(self.error.problems)
+        click.echo(
+            f"outstation: {count} problem{'s' * (count > 1)} in the configuration\n", file=file, err=file is None
+        )
+        for line in problems_text(self.error):
+            click.echo(line, file=file, err=file is None)
+
+
+class DriverFailure(click.ClickException):
+    """Ends a command with status 78: the driver that was asked for is broken."""
+
+    exit_code = EX_CONFIG
+
+
+def config_option(command: Command) -> Command:
+    """``-c FILE``. Whether the file is there is for the loader to say: its answer has a remedy."""
+    return click.option(
+        "-c",
+        "--config",
+        "file",
+        metavar="FILE",
+        default=DEFAULT_FILE,
+        show_default=True,
+        envvar="OUTSTATION_CONFIG",
+        show_envvar=True,
+        help=f"The configuration; the drop-ins {DROP_INS}/*.toml beside it belong to it.",
+    )(command)
+
+
+def _load(file: str) -> Config:
+    from agent.config import load
+    from agent.errors import ConfigError
+    from agent.registry import discover
+
+    try:
+        return load(file, discover())
+    except ConfigError as error:
+        raise ConfigFailure(error) from None
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExit status:\n" + "\n".join(f"  {status:<3} {meaning}" for status, meaning in STATUSES.items()),
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Read this board's devices and report them to an MQTT broker.
+
+    \b
+    Examples:
+      outstation demo                     see it at work; needs no configuration
+      outstation drivers lines            what a device with that driver may say
+      outstation check -c my.toml         validate; show what would be read and published
+      outstation run -c my.toml           run in the foreground until SIGTERM or Ctrl-C
+    """
+
+
+@cli.command(short_help="Run the agent in the foreground.")
+@config_option
+@click.option(
+    "--log-level",
+    type=click.Choice(["error", "warning", "info", "debug"]),
+    default="info",
+    show_default=True,
+    help="Least severe lines to log. error: somebody must act; debug: every reading.",
+)
+def run(file: str, log_level: str) -> None:
+    """Run the agent in the foreground, until SIGTERM, SIGINT or Ctrl-C.
+
+    Under systemd it reports when it is ready and feeds the watchdog. SIGUSR1 dumps the agent's state to the log.
+
+    \b
+    Examples:
+      outstation run
+      outstation run -c my.toml --log-level debug
+      OUTSTATION_CONFIG=my.toml outstation run
+    """
+    gc.disable()  # starting makes many objects and no garbage: a tenth of the time until the first reading
+    config = _load(file)
+
+    from agent import app, log
+
+    log.set_up(log_level)
+    gc.freeze()  # what is here now stays: later collections need not look at it
+    gc.enable()
+    sys.exit(app.run(config))
+
+
+@cli.command(short_help="Validate the configuration; show what would be read and published.")
+@config_option
+def check(file: str) -> None:
+    """Validate the configuration; show what would be read and published where.
+
+    Opens no port and connects nowhere. What is no mistake but will keep the agent waiting, as a port that is not there
+    now, stands at the end.
+
+    \b
+    Examples:
+      outstation check
+      outstation check -c my.toml && systemctl restart outstation
+    """
+    config = _load(file)
+
+    from agent.cli_text import report
+
+    for line in report(config):
+        click.echo(line)
+
+
+def _driver_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from agent.registry import discover
+
+    return [name for name in discover().names if name.startswith(incomplete)]
+
+
+@cli.command(short_help="List the drivers, or show what one of them offers.")
+@click.argument("name", required=False, shell_complete=_driver_names)
+def drivers(name: str | None) -> None:
+    """List the drivers; with NAME, show what a device with that driver may say.
+
+    Drivers come with this package and with any installed distribution that has entry points in the group
+    outstation.drivers. One that cannot be imported is listed with the reason.
+
+    \b
+    Examples:
+      outstation drivers
+      outstation drivers lines
+    """
+    from agent.cli_text import driver_list, driver_page
+    from agent.config_words import suggestion
+    from agent.registry import discover
+
+    registry = discover()
+    if name is None:
+        lines = driver_list(registry)
+    elif name not in registry.names:
+        raise click.BadParameter(f"no driver {name!r}; {suggestion(name, registry.names)}", param_hint="NAME")
+    elif (entry := registry.load(name)).cls is None:
+        raise DriverFailure(f"the driver {name} of {entry.distribution} cannot be loaded: {entry.error}")
+    else:
+        lines = driver_page(entry)
+    for line in lines:
+        click.echo(line)
+
+
+@cli.command(short_help="Print the JSON Schema of the configuration, for editors.")
+def schema() -> None:
+    """Print the JSON Schema of the configuration, with the devices of all installed drivers.
+
+    Editors complete and check TOML by it: save it, and put "#:schema outstation.schema.json" into the first line of
+    outstation.toml (Even Better TOML, taplo).
+
+    \b
+    Example:
+      outstation schema > outstation.schema.json
+    """
+    import json
+
+    from agent.config_options import schema as schema_of
+    from agent.registry import discover
+
+    click.echo(json.dumps(schema_of(discover()), indent=2, ensure_ascii=False))
+
+
+@cli.command(short_help="See it at work, without configuration or hardware.")
+@click.option("--broker", metavar="URL", help="Publish to this broker instead of an embedded one.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="N", help="End after so long. Default: at Ctrl-C."
+)
+@click.option("--plain", is_flag=True, help="Plain lines instead of a live table; the default without a terminal.")
+def demo(broker: str | None, seconds: float | None, plain: bool) -> None:
+    """See it at work: simulated serial devices and this host, read by the real agent, shown as the broker gets them.
+
+    Needs the extra "demo" (pip install "outstation[demo]"), and neither configuration nor hardware.
+
+    \b
+    Examples:
+      outstation demo
+      outstation demo --broker mqtt://192.168.1.2 --seconds 60 --plain
+    """
+    from agent import demo as show
+
+    sys.exit(show.main(broker=broker, seconds=seconds, plain=plain))
+
+
+def main() -> None:
+    """The entry point: a command's exit status is the process's."""
+    # pydantic would look for plugins of its own, and end with a traceback where a distribution's entry_points.txt is
+    # damaged; it takes 4 ms too.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a locale without "°" is no reason to end with a traceback
+    try:
+        cli.main(prog_name="outstation")
+    except Exception:  # noqa: BLE001  (the last place where a defect can be told from an end)
+        traceback.print_exc()
+        click.echo(f"outstation {__version__}: this is a defect; the lines above belong into its report", err=True)
+        sys.exit(EX_SOFTWARE)
