@@ -112,6 +112,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """A failed test shows what its agents logged."""
     report = yield
     if report.failed:
-        for number, agent in enumerate(item.stash.get(_AGENTS, []), 1):
+        agents: list[Outstation] = item.stash.get(_AGENTS, [])
+        for number, agent in enumerate(agents, 1):
             report.sections.append((f"log of agent {number}", agent.log))
     return report

@@ -152,6 +152,13 @@ class Subscriber:
                     raise AssertionError(f"nothing for {topic_filter} within {timeout:g} s; {self._tail()}")
                 self._changed.wait(left)
 
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, timeout: float = 10.0) -> None:
+        """Publish at QoS 1, and wait until the broker has it. Raises TimeoutError."""
+        info = self._client.publish(topic, payload, qos=1, retain=retain)
+        info.wait_for_publish(timeout)
+        if not info.is_published():
+            raise TimeoutError(f"the broker did not acknowledge {topic} within {timeout:g} s")
+
     def __enter__(self) -> Self:
         return self.start()
 

@@ -1,4 +1,4 @@
-"""A configuration as TOML text, from the dict that a test gives; the standard library reads TOML, and cannot write it."""
+"""A configuration as TOML text, from the dict that a test gives: the standard library reads TOML, but writes none."""
 
 from __future__ import annotations
 
