@@ -24,7 +24,7 @@ _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised to a reliable serv
 
 
 class ClockSettings(BaseModel):
-    """[clock]: when the wall clock is believed."""
+    """When the wall clock is believed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
