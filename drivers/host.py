@@ -1,0 +1,165 @@
+"""The machine that the agent runs on: CPU, load, memory, disks, network, temperatures, uptime, processes, supply.
+
+Device: any Linux machine; Raspberry Pis also tell of under-voltage and throttling. One reading each ``interval``.
+
+Source: proc(5); the kernel's Documentation/hwmon/sysfs-interface.rst; of the Pi's flags `vcgencmd get_throttled` in the
+Raspberry Pi documentation.
+
+- ``cpu_percent`` of all cores since the reading before; ``load_1``, ``load_5``, ``load_15``
+- ``memory_percent``, ``memory_available``, ``swap_percent`` (where there is swap)
+- of each of ``disks``: ``disk_root_percent``, ``disk_root_free``; "/mnt/data" is ``disk_mnt_data_...``
+- of each interface that ``network`` fits: ``net_eth0_rx``, ``net_eth0_tx`` (bytes since it came up) and
+  ``net_eth0_rx_rate``, ``net_eth0_tx_rate`` (bytes a second since the reading before)
+- ``temp_<chip>_<label>`` of each sensor in °C; ``uptime`` in seconds, whatever the clock says; ``processes``
+- ``under_voltage``, ``frequency_capped``, ``throttled``, ``soft_temperature_limit``: now; with ``_seen``: since boot
+
+What the machine does not have is left out. ``cpu_percent`` and rates come with the second reading. A group that fails
+is a fault and takes no other with it; each disk is asked by itself, as a network file system may not answer.
+
+Sample::
+
+    [[device]]
+    name = "host"
+    driver = "host"
+    interval = "10s"
+    disks = ["/", "/mnt/data"]
+    network = ["eth*", "wlan*"]
+    processes = false
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from pydantic import ConfigDict, Field, field_validator
+
+from agent.driver import Channel, Context, DeviceConfig, Driver, Fault, Port, Sample, Value
+from agent.procfs_machine import CORE, Machine, Part, label
+from agent.quantity import Interval
+
+ANSWER: Final = 5.0
+"""Seconds after which a part counts as hung; a disk that sleeps needs three to spin up."""
+
+UNITS: Final = {"percent": "%", "available": "B", "free": "B", "rx": "B", "tx": "B", "rate": "B/s", "uptime": "s"}
+CLASSES: Final = {"B": "data_size", "B/s": "data_rate", "s": "duration", "°C": "temperature"}
+
+
+class HostConfig(DeviceConfig):
+    """What is read of the machine, and how often."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    interval: Interval = Field(10.0, description="Time between two readings.")
+    cpu: bool = Field(True, description="CPU time used.")
+    load: bool = Field(True, description="Load averages.")
+    memory: bool = Field(True, description="Memory and swap.")
+    disks: tuple[str, ...] = Field(("/",), description="Mount points; [] for none.")
+    network: tuple[str, ...] = Field(
+        ("eth*", "en*", "wl*", "ww*", "usb*"), description='Patterns of interfaces; "*" takes bridges and tunnels too.'
+    )
+    temperatures: bool = Field(True, description="Temperature sensors.")
+    uptime: bool = Field(True, description="Time since boot.")
+    processes: bool = Field(True, description="Number of processes.")
+    pi: bool = Field(True, description="Under-voltage and throttling of a Raspberry Pi.")
+
+    @field_validator("disks")
+    @classmethod
+    def _absolute(cls, disks: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [mount for mount in disks if not mount.startswith("/")]:
+            raise ValueError(f"a mount point begins with /: {', '.join(wrong)}")
+        if len({*map(label, disks)}) != len(disks):
+            raise ValueError("two disks have the same name in readings")
+        return disks
+
+    def groups(self) -> list[str]:
+        """What is switched on."""
+        on = [
+            name
+            for name in ("cpu", "load", "memory", "temperatures", "uptime", "processes", "pi")
+            if getattr(self, name)
+        ]
+        return [*on, "network"] if self.network else on
+
+
+class Host(Driver):
+    """The machine itself: CPU, memory, disks, network, temperatures, uptime, a Pi's under-voltage."""
+
+    Config = HostConfig
+
+    def __init__(self, config: HostConfig, ctx: Context) -> None:
+        super().__init__(config, ctx)
+        self._parts = (CORE, *config.disks)
+        self._busy: set[str] = set()
+        self._answers: dict[str, Part] | None = None  # of the reading that is being collected
+
+    def open(self) -> None:
+        """Look what the machine has. May block: runs on a worker."""
+        self._machine = Machine(self.config.groups(), self.config.network, self.ctx.now)
+        self.channels = tuple(channel(name) for part in self._parts for name in self._machine.names(part))
+
+    def start(self, port: Port | None) -> None:  # noqa: ARG002
+        self._busy.clear()
+        self._answers = None
+        self.ctx.every(self.config.interval, self._tick, first_after=0.0, name="collect")
+
+    def _tick(self) -> None:
+        """Ask every part. The reading goes out when all have answered, at the latest at the next tick."""
+        self._emit()
+        self._answers = {}
+        for part in self._parts:
+            if part in self._busy:
+                self._answered(part, ({}, [Fault("timeout", f"{part} has not answered yet")]), late=True)
+            else:
+                self._ask(part)
+
+    def _ask(self, part: str) -> None:
+        self._busy.add(part)
+        self.ctx.submit(
+            self._machine.read,
+            part,
+            on_done=partial(self._answered, part),
+            on_error=partial(self._silent, part),
+            timeout=ANSWER,
+            lane="" if part == CORE else part,
+        )
+
+    def _answered(self, part: str, answer: Part, *, late: bool = False) -> None:
+        if not late:
+            self._busy.discard(part)
+        if self._answers is not None and part not in self._answers:
+            self._answers[part] = answer
+            if len(self._answers) == len(self._parts):
+                self._emit()
+
+    def _silent(self, part: str, error: BaseException) -> None:
+        self._busy.discard(part)
+        if not isinstance(error, TimeoutError):
+            raise error
+        self._answered(part, ({}, [Fault("timeout", f"{part} did not answer within {ANSWER:g} s")]))
+        self._ask(part)  # waits in its lane until the call that hangs has returned, and so tells when it has
+
+    def _emit(self) -> None:
+        answers, self._answers = self._answers, None
+        fields: dict[str, Value] = {}
+        faults: list[Fault] = []
+        for part in self._parts:
+            more, wrong = (answers or {}).get(part, ({}, []))
+            fields |= more
+            faults += wrong
+        if fields:
+            self.ctx.emit(Sample(fields), *faults)
+        elif faults:
+            self.ctx.emit(*faults)
+
+
+def channel(name: str) -> Channel:
+    """A field as people and Home Assistant know it, by the words of its name."""
+    unit = "°C" if name.startswith("temp_") else UNITS.get(name.rpartition("_")[2], "")
+    counts = name == "uptime" or name.endswith(("_rx", "_tx"))
+    return Channel(
+        name,
+        unit,
+        device_class=CLASSES.get(unit),
+        state_class="total_increasing" if counts else "measurement",
+    )
