@@ -27,6 +27,8 @@ QUEUED_BYTES = 256 * 1024
 """Bytes that wait for a busy worker before the port is paused: the kernel's buffer then holds the device."""
 RETRY_REJECTED = 0.1
 """Seconds until a parser tries again when the pool's queue was full."""
+MICROSECOND = 1000
+"""In nanoseconds: the resolution of a reading's ``ts``."""
 FAULT_KINDS_KEPT = 32
 SAMPLE_BYTES = 64
 
@@ -166,8 +168,14 @@ class DeviceContext:
     # -- for the supervisor ---------------------------------------------------------------------------------------
 
     def accept(self, items: Iterable[Sample | Fault], mono_ns: int) -> None:
-        """Stamp samples and hand them on together; count faults."""
+        """Stamp samples and hand them on together; count faults.
+
+        Samples that came in one read are set a microsecond apart: no two readings of a device share a ``ts``, for a
+        database that is keyed by time would keep the last one only.
+        """
         readings: list[Reading] = []
+        if self.counts.last_ns is not None and mono_ns < self.counts.last_ns + MICROSECOND:
+            mono_ns = self.counts.last_ns + MICROSECOND
         for item in items:
             if isinstance(item, Sample):
                 try:
@@ -175,7 +183,12 @@ class DeviceContext:
                 except ValueError as error:
                     self._count(Fault("number", str(error), repr(item.fields).encode()))
                     continue
-                readings.append(Reading(self.device, self._next_seq(self.device), item.mono_ns or mono_ns, body))
+                if item.mono_ns is None:
+                    stamp = mono_ns
+                    mono_ns += MICROSECOND
+                else:
+                    stamp = item.mono_ns
+                readings.append(Reading(self.device, self._next_seq(self.device), stamp, body))
             else:
                 self._count(item)
         if readings:

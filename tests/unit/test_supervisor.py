@@ -362,6 +362,29 @@ def test_what_has_no_json_form_is_a_fault_and_nothing_else_is_lost(bench: Bench)
     assert bench.report()["odd"]["faults"]["own_kind"]["count"] == 1
 
 
+def test_no_two_readings_of_a_device_share_a_time_stamp(bench: Bench) -> None:
+    line = Line()
+    bench.add("weather", line)
+    bench.start()
+    bench.until(online(bench, "weather"))
+    for _ in range(2):  # the clock stands: what comes next seems to come at the same moment
+        before = len(bench.readings)
+        line.device.sendall(b"a\nb\nc\n")
+        bench.until(lambda n=before: len(bench.readings) == n + 3)  # type: ignore[misc]
+    stamps = [reading.mono_ns for reading in bench.readings]
+    assert [b - a for a, b in zip(stamps, stamps[1:], strict=False)] == [1000] * 5
+
+
+def test_a_sources_own_stamp_is_kept(bench: Bench) -> None:
+    class Edges(Driver):
+        def start(self, _port: Port | None) -> None:
+            self.ctx.emit(Sample({"edge": 1}, mono_ns=5), Sample({"edge": 0}, mono_ns=5))
+
+    bench.supervisor.add(Edges, DeviceConfig(name="edges", driver="edges"))
+    bench.start()
+    assert [reading.mono_ns for reading in bench.readings] == [5, 5]
+
+
 def test_kinds_of_faults_are_bounded(bench: Bench) -> None:
     class Odd(Driver):
         def start(self, _port: Port | None) -> None:
