@@ -79,6 +79,8 @@ def _broker(config: Config, notes: list[str]) -> Iterator[str]:
         who += f", password from ${mqtt.password_env}"
         if mqtt.password_env not in os.environ:
             notes.append(f"${mqtt.password_env} (mqtt.password_env) is not set here")
+    elif mqtt.username and not mqtt.password_file:
+        who += ", password from systemd's credential mqtt-password if there is one"
     yield f"MQTT {mqtt.version} {who}"
     batch = "one a message" if mqtt.batch == 1 else f"{mqtt.batch} a message at most"
     yield f"readings with QoS {mqtt.qos}, {mqtt.format}, {batch}"

@@ -1,8 +1,8 @@
 """Which drivers there are: our own, and whatever installed distributions offer in the group ``outstation.drivers``.
 
 A driver is imported only when somebody asks for it by name: the agent pays for those that its configuration names. One
-that cannot be imported is an entry with an error; it is nobody else's problem. Nor is a damaged ``entry_points.txt``: we
-read these files ourselves (the PyPA's specification fixes their format), for one bad line in any of them makes
+that cannot be imported is an entry with an error; it is nobody else's problem. Nor is a damaged ``entry_points.txt``.
+We read these files ourselves (the PyPA's specification fixes their format), for one bad line in any of them makes
 ``importlib.metadata.entry_points`` raise, and no driver would be found. It takes 1.5 ms, theirs 2 ms.
 """
 
@@ -175,7 +175,10 @@ def _entry_points(text: str) -> Iterator[tuple[str, str]]:
             inside = line[1:].partition("]")[0].strip() == GROUP
         elif inside and line and line[0] not in "#;":
             name, _, target = line.partition("=")
-            yield name.strip(), target.partition("[")[0].strip()  # "[extra]" is deprecated, and says nothing to us
+            yield (
+                name.strip(),
+                target.partition("[")[0].replace(" ", ""),
+            )  # "[extra]" is deprecated, and says nothing to us
 
 
 def _load(offers: list[Offer]) -> DriverEntry:
