@@ -174,17 +174,20 @@ def _upgrade(sock: socket.socket, attempt: Attempt, deadline: float) -> bytes:
         while b"\r\n\r\n" not in answer:
             sock.settimeout(_left(deadline))
             data = sock.recv(4096)
-            if not data or len(answer) > LONGEST_ANSWER:
+            if not data:
+                raise ConnectionAbortedError
+            answer += data
+            if len(answer) > LONGEST_ANSWER:
                 raise LinkError(
                     "protocol", f"{where} does not answer as a WebSocket", "check port and path in mqtt.urls"
                 )
-            answer += data
     except LinkError:
         raise
     except TimeoutError:
         raise LinkError("timeout", f"{where} does not answer as a WebSocket", "check port and path") from None
-    except OSError as error:
-        raise LinkError("lost", f"{where} closed the connection ({error})", "check port and path") from None
+    except OSError:
+        remedy = "check port and path in mqtt.urls; else look at the broker's log"
+        raise LinkError("lost", f"{where} closed the connection instead of answering as a WebSocket", remedy) from None
     head, _, rest = answer.partition(b"\r\n\r\n")
     try:
         check_answer(head, key)

@@ -165,6 +165,9 @@ def unanswered(first: bytes, url: BrokerUrl, settings: MqttSettings) -> LinkErro
     if first[:1] in (b"\x15", b"\x16") and first[1:2] == b"\x03":  # a TLS record: alert or handshake
         scheme = "wss" if url.websocket else "mqtts"
         return LinkError("tls", f"{url.address} speaks TLS", f"use {scheme}://")
+    if first == b"HTTP":
+        remedy = "check the port in mqtt.urls; a WebSocket needs ws:// or wss://"
+        return LinkError("protocol", f"{url.address} speaks HTTP", remedy)
     if first:
         return LinkError(
             "protocol", f"{url.address} answers {first!r}, which is not MQTT", "check the port in mqtt.urls"

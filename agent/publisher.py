@@ -149,6 +149,8 @@ class Publisher:
         """Send what is due, as far as the link has room."""
         if not self._up:
             return
+        if not (self._due or self._messages or self._outbox.waiting):
+            return
         if self._pumping:  # an acknowledgement from within uncork
             self._again = True
             return

@@ -416,6 +416,7 @@ def test_13_garbage_ends_the_connection_with_a_reason_and_it_is_tried_again(
         it.until(lambda: it.link.stats().failures)
         assert it.error.reason in ("protocol", "tls")
         assert it.error.remedy
+        assert ("ws://" in it.error.remedy) == (garbage[:4] == b"HTTP")
 
 
 def test_13_a_packet_of_a_quarter_gigabyte_is_not_waited_for() -> None:
