@@ -8,28 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests_shared import ROOT, plugin, run_pytest
+
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text(), re.DOTALL)
-
-
-def run_pytest(directory: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    """pytest as a stranger runs it, in a directory that knows nothing of this repository but the package."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:timeout", *args],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=55,
-    )
-
-
-def plugin() -> list[str]:
-    """Installed, pytest finds it by its entry point; in a bare source tree it has to be told."""
-    from importlib.metadata import entry_points
-
-    found = any(point.value == "agent.testing.plugin" for point in entry_points(group="pytest11"))
-    return [] if found else ["-p", "agent.testing.plugin"]
 
 
 def test_the_fifteen_lines_pass(tmp_path: Path) -> None:
