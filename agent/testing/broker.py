@@ -124,6 +124,7 @@ class Broker:
         for attempt in range(attempts):
             if not self._fixed_port:
                 self.port = children.free_port()
+            self._check_port()
             command = self._command()
             with (self._home / "log").open("ab") as log:
                 self._process = children.start(command, output=log)
@@ -228,6 +229,14 @@ class Broker:
             if self._client_certificates:
                 lines.append("require_certificate true")
         return lines
+
+    def _check_port(self) -> None:
+        """Otherwise we might take somebody else's listener for ours, before ours has found the port taken."""
+        try:
+            # SO_REUSEADDR, which create_server sets: connections of an earlier start may linger.
+            socket.create_server(("127.0.0.1", self.port)).close()
+        except OSError as error:
+            raise BrokerError(f"port {self.port} of 127.0.0.1: {error.strerror}") from error
 
     def _await_listening(self, timeout: float) -> bool:
         """Neither broker says in a way to wait for that it listens: try to connect, and wait on its end meanwhile."""

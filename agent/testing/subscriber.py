@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 import time
@@ -84,6 +85,7 @@ class Subscriber:
         client.on_connect = self._connected
         client.on_subscribe = self._subscribed
         client.on_message = self._message
+        client.on_socket_open = _no_delay
         client.reconnect_delay_set(min_delay=1, max_delay=1)
 
     @property
@@ -130,6 +132,12 @@ class Subscriber:
                     raise AssertionError(f"not within {timeout:g} s; {self._tail()}")
                 self._changed.wait(left)
             return result
+
+    def wait_subscribed(self, times: int = 1, timeout: float = 10.0) -> None:
+        """Wait until the broker has confirmed so many subscriptions: one for each connect. Raises AssertionError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._subscriptions >= times, timeout):
+                raise AssertionError(f"subscribed {self._subscriptions} times within {timeout:g} s, not {times}")
 
     def wake(self) -> None:
         """Make ``wait_for`` look at its condition again, for one that hangs on something else too. From any thread."""
@@ -200,3 +208,10 @@ class Subscriber:
             self._changed.notify_all()
         if self._on_message is not None:
             self._on_message(message)
+
+
+def _no_delay(_client: paho.Client, _userdata: object, connection: object) -> None:
+    """Acknowledgements leave at once: by Nagle's algorithm each would wait up to 40 ms for the kernel's own, and so
+    would the broker's next messages, of which it sends only so many unacknowledged."""
+    if isinstance(connection, socket.socket):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
