@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
@@ -154,7 +155,7 @@ def driver_list(registry: Registry) -> Iterator[str]:
 def driver_page(entry: DriverEntry) -> Iterator[str]:
     """The driver's docstring with its sample, its channels and its options."""
     assert entry.cls is not None, "a broken driver has no page"
-    yield entry.docstring
+    yield re.sub(r"::$", ":", entry.docstring.replace("``", "`"), flags=re.MULTILINE)
     if isinstance(entry.cls.channels, Sequence) and entry.cls.channels:
         yield ""
         yield "Channels:"

@@ -134,16 +134,24 @@ _NAMES: dict[Any, str] = {
 
 
 def _limits(metadata: Any) -> str:
+    bounds: dict[str, Any] = {}
     found = []
     for item in metadata:
-        for name, words in (("ge", "≥ {}"), ("gt", "> {}"), ("le", "≤ {}"), ("lt", "< {}")):
-            if isinstance(item, getattr(at, name.capitalize())):
-                found.append(words.format(getattr(item, name)))
+        for name, kind in (("ge", at.Ge), ("gt", at.Gt), ("le", at.Le), ("lt", at.Lt)):
+            if isinstance(item, kind):
+                bounds[name] = getattr(item, name)
         if isinstance(item, at.MaxLen):
             found.append(f"at most {item.max_length} long")
         if meaning := PATTERNS.get(getattr(item, "pattern", None) or ""):
             found.append(meaning.removeprefix("may hold only "))
-    return ", ".join(found[:-1] if found[-1:] == ["> 0"] and found[0][0] == "≥" else found)  # an Interval with a floor
+    if "ge" in bounds and "le" in bounds:
+        found.append(f"{bounds['ge']} to {bounds['le']}")
+    else:
+        words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+        if "ge" in bounds:
+            bounds.pop("gt", None)  # an Interval with a floor
+        found += [f"{words[name]} {bound}" for name, bound in bounds.items()]
+    return ", ".join(found)
 
 
 def _default(field: FieldInfo, kind: _Kind) -> str:

@@ -1,126 +1,138 @@
-"""The written pages say what the code does: what one of them names exists, and what must be explained is."""
+"""The generated pages: not stale, complete, and their examples are configurations."""
 
 from __future__ import annotations
 
-import ast
+import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from agent.errors import LinkError
-from agent.model import FAULT_KINDS
+from agent.cli import STATUSES, cli
+from agent.config import SECTIONS, load, problems_text
+from agent.config_options import options
+from agent.errors import ConfigError
+from agent.registry import BUILTIN, discover
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*.md")])
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-
-LOGGERS = {"debug", "info", "warning", "error", "critical", "log", "line", "_back_off", "_warn"}
-"""Calls whose text is a line of the log."""
 
 
-def log_events() -> dict[str, str]:
-    """Each ``noun.verb`` that the agent logs, with where."""
-    found: dict[str, str] = {}
-    for path in sorted((ROOT / "agent").rglob("*.py")):
-        if "testing" in path.parts:
-            continue
-        for call in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(call, ast.Call):
-                continue
-            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            if name not in LOGGERS:
-                continue
-            for argument in call.args[:2]:
-                for node in ast.walk(argument):
-                    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                        match = re.match(r"([a-z]+\.[a-z_]+)(?=\s|$)", node.value)
-                        if match:
-                            found.setdefault(match[1], f"{path.name}:{call.lineno}")
-    return found
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    path = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
 
 
-def table(heading: str) -> list[str]:
-    """First cells of the table that follows heading in the operator's page."""
-    _, _, rest = OPERATIONS.partition(heading)
-    assert rest, f"no {heading!r} in docs/operations.md"
-    cells = []
-    for line in rest.splitlines():
-        if line.startswith("|"):
-            cells.append(line.split("|")[1])
-        elif cells:
-            break
-    return cells[1:]  # without the rule below the heading
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def words(cells: list[str]) -> set[str]:
-    return {word for cell in cells for word in re.findall(r"`([a-z_.]+)`", cell)}
+def test_no_page_is_stale(generate: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    status = generate.main(["--check"])
+    assert (status, capsys.readouterr().err) == (0, "")
 
 
-def test_every_log_event_is_explained_and_exists() -> None:
-    events = log_events()
-    assert len(events) > 20, "log_events() finds no events any more: adapt LOGGERS"
-    explained = words(table("\n| event | meaning |"))
-    assert not {f"{event} ({events[event]})" for event in events.keys() - explained}, "not in docs/operations.md"
-    assert not explained - events.keys(), "in docs/operations.md, but nowhere in the code"
+def test_stale_missing_and_surplus_pages_are_named_and_made_good(
+    generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    assert generate.main([]) == 0
+    assert generate.main(["--check"]) == 0
+    capsys.readouterr()
+    drivers = tmp_path / "docs" / "drivers"
+    (drivers / "gone.md").write_text("a driver that was removed")
+    (drivers / "lines.md").unlink()
+    (tmp_path / "docs" / "cli.md").write_text("old")
+    assert generate.main(["--check"]) == 1
+    stale = [line.split()[0] for line in capsys.readouterr().err.splitlines()]
+    assert stale == ["docs/cli.md", "docs/drivers/lines.md", "docs/drivers/gone.md"]
+    assert generate.main([]) == 0
+    assert generate.main(["--check"]) == 0
+    assert not (drivers / "gone.md").exists()
 
 
-def test_every_kind_of_fault_is_explained() -> None:
-    assert words(table("\n| kind | what came |")) == FAULT_KINDS.keys()
+def test_an_unknown_argument(generate: ModuleType) -> None:
+    assert generate.main(["--chekc"]) == 2
 
 
-def test_every_reason_of_a_lost_link_is_explained() -> None:
-    reasons = set(re.findall(r'"([a-z_]+)"', LinkError.__doc__ or ""))
-    assert words(table("\n| `link.last_error.reason` | usual cause |")) == reasons
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_is_documented(name: str) -> None:
+    text = page("cli.md")
+    assert f"## outstation {name}\n" in text
+    for parameter in cli.commands[name].params:
+        assert all(option in text for option in parameter.opts if option.startswith("--"))
 
 
-def keys(path: Path) -> set[str]:
-    """Keys of all dict literals in a module."""
-    return {
-        key.value
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Dict)
-        for key in node.keys
-        if isinstance(key, ast.Constant) and isinstance(key.value, str)
+def test_every_status_is_documented() -> None:
+    text = page("cli.md")
+    assert all(f"| {status} | {meaning} |" in text for status, meaning in STATUSES.items())
+
+
+@pytest.mark.parametrize("section", sorted(SECTIONS))
+def test_every_key_has_a_meaning_and_a_default_or_an_example(section: str, generate: ModuleType) -> None:
+    text = page("configuration.md").split(f"\n## [{section}]\n")[1].split("\n## ")[0]
+    for option in options(SECTIONS[section]):
+        assert f"| `{option.key}` |" in text
+        assert option.meaning.endswith(".")
+        example = generate.EXAMPLES.get(f"{section}.{option.key}")
+        assert option.default or example, f"{option.key}: an example is due in docs/generate.py"
+
+
+def test_every_example_stands_for_a_key_without_default(generate: ModuleType) -> None:
+    bare = {
+        f"{name}.{option.key}" for name, model in SECTIONS.items() for option in options(model) if not option.default
     }
+    assert set(generate.EXAMPLES) == bare
 
 
-def test_every_field_of_the_status_report_is_explained() -> None:
-    _, _, section = OPERATIONS.partition("### The status report")
-    section = section.partition("\n## ")[0]
-    plain = {word.removesuffix("_s").removesuffix("_bytes") for word in re.findall(r"[a-z_]+", section)}
-    named = plain | set(re.findall(r"[a-z_]+", section))
-    fields = keys(ROOT / "agent" / "status.py")
-    unexplained = {
-        field for field in fields if field not in named and field.replace("_", " ") not in section and field != "events"
-    }
-    # What a field of these groups means, its name says.
-    obvious = {"kernel", "machine", "python", "cpu_s", "rss_bytes", "rss_peak_bytes", "abandoned", "longest_wait_s"}
-    obvious |= {"name", "worst_s", "total_s", "where", "timed_out"}
-    assert not unexplained - obvious
+def loads(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "outstation.toml"
+    path.write_text(text)
+    try:
+        load(path, discover([]))
+    except ConfigError as error:
+        pytest.fail("\n".join([text, *problems_text(error)]))
 
 
-def test_every_exit_status_is_explained() -> None:
-    statuses = {word for cell in table("\n| status | meaning |") for word in re.findall(r"\d+", cell)}
-    assert {"0", "2", "70", "78", "130", "143"} == statuses
+CONFIGURATIONS = [
+    (name, block)
+    for name in ["configuration.md", *(f"drivers/{driver}.md" for driver in sorted(BUILTIN))]
+    for block in re.findall(r"```toml\n(.*?)```", page(name), re.DOTALL)
+]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_link_leads_somewhere(page: Path) -> None:
-    broken = [
-        target
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
-        if "://" not in target and not target.startswith("mailto:") and not (page.parent / target).exists()
-    ]
-    assert not broken
+@pytest.mark.parametrize("block", [block for _, block in CONFIGURATIONS])
+def test_every_sample_is_a_configuration(block: str, tmp_path: Path) -> None:
+    loads(block, tmp_path)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_make_target_exists(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:`|^ {4}|\$ )make ([a-z-]+)", page.read_text(), re.MULTILINE))
-    assert not named - targets
+EXAMPLES = re.findall(r"^# (\w+) = ", page("configuration.md"), re.MULTILINE)
+NEEDS = {"password_file": ["username"], "password_env": ["username"], "key_file": ["cert_file"]}
 
 
-def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_every_example_of_a_key_is_right(key: str, tmp_path: Path) -> None:
+    """Uncommented, with what it cannot be without, it is a configuration."""
+    text = "\n".join(block for name, block in CONFIGURATIONS[1:] if name == "configuration.md")
+    for wanted in [key, *NEEDS.get(key, [])]:
+        text = text.replace(f"# {wanted} = ", f"{wanted} = ")
+    loads(text, tmp_path)
+
+
+def test_defaults_in_the_tables_are_the_defaults(tmp_path: Path) -> None:
+    """The samples say every default; a configuration of them is the one of an empty file."""
+    path = tmp_path / "outstation.toml"
+    path.write_text("\n".join(block for name, block in CONFIGURATIONS[1:] if name == "configuration.md"))
+    said = load(path, discover([]))
+    path.write_text("")
+    silent = load(path, discover([]))
+    assert {name: getattr(said, name) for name in SECTIONS} == {name: getattr(silent, name) for name in SECTIONS}
+    assert len(CONFIGURATIONS) >= 1 + len(SECTIONS) + len(BUILTIN)

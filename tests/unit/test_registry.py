@@ -108,6 +108,7 @@ def test_nothing_is_imported_before_it_is_asked_for(site: Path) -> None:
     assert {"good", "bad"} <= set(registry.names)
     assert "acme_good" not in sys.modules
     assert registry.load("good").cls
+    assert registry.load("good") is registry.load("good")
     assert "acme_bad" not in sys.modules
 
 
@@ -162,7 +163,9 @@ def test_two_distributions_with_one_name(site: Path) -> None:
 
 def test_our_own_metadata_may_be_older_than_this_tree(site: Path) -> None:
     install(site, "outstation", f"[{GROUP}]\nlines = old.place:Lines\n", version="0.0.1")
-    assert discover([str(site)]).load("lines").target == BUILTIN["lines"]
+    entry = discover([str(site)]).load("lines")
+    assert entry.error is None
+    assert entry.target == BUILTIN["lines"]
 
 
 def test_an_unknown_name() -> None:
