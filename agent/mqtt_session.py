@@ -156,9 +156,8 @@ class Session:
             return
         try:
             self._wire.uncork()
-        except OSError as error:
-            self._wire.error = error
-            self._end(self._why())
+        except OSError:
+            self._process()  # acknowledgements, or the broker's reason, may have come before the end
             return
         self._release()
 
@@ -193,7 +192,7 @@ class Session:
     # --- events
 
     def _readable(self) -> None:
-        wire, client = self._wire, self._client
+        wire = self._wire
         if self._ended:
             return
         if self._goodbye:
@@ -203,6 +202,12 @@ class Session:
             return
         wire.cork()
         wire.fill()
+        self._process()
+        self.uncork()
+
+    def _process(self) -> None:
+        """Have paho read what came, and act on it."""
+        wire, client = self._wire, self._client
         if not self.up and wire.first and wire.first[0] != _CONNACK:
             # Anything else before CONNACK is no broker. To paho an "H" is a PUBACK of 84 bytes, whose rest it awaits.
             self._end(unanswered(wire.first, self._attempt.url, self._settings))
@@ -215,14 +220,12 @@ class Session:
             self._cause = self._not_mqtt(repr(error))
             self._gone = self._gone or (False, None)
         self._settle()
-        self.uncork()
 
     def _writable(self) -> None:
         try:
             self._wire.flush()
-        except OSError as error:
-            self._wire.error = error
-            self._end(self._why())
+        except OSError:
+            self._process()
             return
         self._release()
         if self._leaving:

@@ -133,6 +133,8 @@ class Wire:
 
     def fill(self) -> None:
         """Read what there is. Its end or an error shows in ``ended`` and ``error``, and to paho behind the bytes."""
+        if self.ended:
+            return
         try:
             data = self._stream.recv(_CHUNK)
             if data:
@@ -143,7 +145,7 @@ class Wire:
             while self._pending is not None and not self.ended and self._pending():
                 # Decrypted bytes lie in the TLS layer, where epoll does not see them.
                 self.feed(self._stream.recv(_CHUNK))
-            if self._out and not self._corked:  # a WebSocket's pong
+            if self._out and not self._corked and not self.ended:  # a WebSocket's pong
                 self.flush()
         except _LATER:
             pass
@@ -176,6 +178,13 @@ class Wire:
         except _LATER:
             # TLS must be offered the same bytes again: they stand at the front of the buffer, and more may follow them.
             pass
+        except OSError as error:
+            # What the other side said before it closed (a TLS alert, a DISCONNECT) tells more than our broken pipe.
+            self.fill()
+            if self.error is None:
+                self.error = error
+            self.ended = True
+            raise
         if bool(out) != self._full:
             self._full = not self._full
             self.on_full(self._full)
