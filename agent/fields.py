@@ -222,8 +222,10 @@ def _converter(settings: ChannelSettings, default: Type) -> Callable[[Any], Valu
 
 
 def shown(text: str) -> str:
-    """A word from the wire as an error shows it: quoted, cut at 32 characters."""
-    return json.dumps(text if len(text) <= 32 else text[:32] + "...", ensure_ascii=False)
+    """A word from the wire as an error shows it: quoted, cut at 32 characters, nothing in it that a terminal obeys."""
+    text = text if len(text) <= 32 else text[:32] + "..."
+    quoted = json.dumps(text, ensure_ascii=False)
+    return quoted if quoted.isprintable() else json.dumps(text).replace("\x7f", "\\u007f")
 
 
 # ---- names
@@ -284,7 +286,7 @@ class FieldRules:
             try:
                 good[name] = convert(raw[wire])
             except FieldError as error:
-                bad.append(FieldError(error.kind, f"{wire}: {error.detail}"))
+                bad.append(FieldError(error.kind, f"{wire if wire.isprintable() else shown(wire)}: {error.detail}"))
         return good, bad
 
     def _plan(self, names: tuple[str, ...]) -> list[tuple[str, str, Callable[[Any], Value]]] | None:

@@ -302,10 +302,10 @@ def _escaped(text: str) -> str:
 
 def _encoding(name: str) -> str:
     try:
-        extends = b"\r\n,=0".decode(name) == "\r\n,=0" and "\r\n,=0".encode(name) == b"\r\n,=0"
+        same = "\r\n,=0".encode(name) == b"\r\n,=0"
     except (LookupError, UnicodeError):
         raise ValueError("Python knows no encoding of text by this name") from None
-    if not extends:
+    if not same:
         raise ValueError("not an extension of ASCII, so that the ends of lines cannot be found")
     return name
 

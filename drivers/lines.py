@@ -119,8 +119,11 @@ class LinesConfig(SerialConfig):
             raise ValueError(f"only for format = {' or '.join(OF_FORMAT[name])}")
         if not value and NEEDED.get(wanted or "") == name:
             raise ValueError(f'format = "{wanted}" needs it')
-        if name == "columns" and len({*value} - {""}) != len([column for column in value if column]):
+        names = [column for column in value if column] if name == "columns" else []
+        if len(names) != len({*names}):
             raise ValueError("a column is named twice")
+        if name == "columns" and value and not names:
+            raise ValueError("no column has a name")
         return value
 
     @field_validator("channels")
