@@ -265,9 +265,8 @@ class Device:
         """Close driver and port; ``then`` is called when what was read is parsed, unless we stop meanwhile."""
         ctx, self._ctx = self._ctx, None
         port, self._port = self._port, None
-        if self._announced:
-            self._announced = False
-            self._env.on_state(self.name, False)
+        if not clean:
+            self._announce_offline()
         if self._driver is not None and ctx is not None:
             if clean:
                 self._call(ctx.read_last)
@@ -275,6 +274,7 @@ class Device:
 
         def closed() -> None:
             self._closing = False
+            self._announce_offline()  # at a clean stop behind its last readings
             if self._on_stopped is not None:
                 self._stopped()
             elif then is not None:
@@ -287,6 +287,11 @@ class Device:
             ctx.close(closed)
         if port is not None:
             port.close()
+
+    def _announce_offline(self) -> None:
+        if self._announced:
+            self._announced = False
+            self._env.on_state(self.name, False)
 
     def _stopped(self) -> None:
         self._enter("stopped", None)

@@ -84,18 +84,27 @@ class Bench:
         )
         self.readings: list[Reading] = []
         self.states: list[tuple[str, bool]] = []
+        self.order: list[str] = []
         self._seq = 0
         self.supervisor = Supervisor(
             self.manager,
             Clock(mono_ns=lambda: int(self.manager.now() * 1e9) + 1),
-            sink=self.readings.extend,
+            sink=self._sink,
             next_seq=self._next,
-            on_state=lambda name, online: self.states.append((name, online)),
+            on_state=self._state,
             paths=PathWatch(),
             rng=random.Random(1),
         )
         self.ports: dict[str, list[Any]] = {}
         self.drivers: list[Driver] = []
+
+    def _sink(self, readings: Sequence[Reading]) -> None:
+        self.readings += readings
+        self.order += ["reading"] * len(readings)
+
+    def _state(self, name: str, online: bool) -> None:
+        self.states.append((name, online))
+        self.order.append("online" if online else "offline")
 
     def _next(self, _device: str) -> int:
         self._seq += 1
@@ -408,6 +417,7 @@ def test_a_stop_reads_once_more_what_the_kernel_holds(bench: Bench) -> None:
     bench.supervisor.stop(lambda: stopped.append(1))
     bench.until(lambda: stopped)
     assert bench.texts() == ["before the stop"]
+    assert bench.order == ["online", "reading", "offline"]  # offline is said behind the last reading
     assert bench.report()["weather"]["faults"]["cut"]["count"] == 1
     assert bench.state("weather") == "stopped"
     assert line.closed
