@@ -34,7 +34,7 @@ class ManualClock:
         return self._ns / 1e9
 
     def advance(self, seconds: float) -> None:
-        """Move forward. Timers that are due by then fire in the manager's next turn. ValueError if negative or not finite."""
+        """Move forward; what is due by then fires in the next turn. ValueError if negative or not finite."""
         if not (math.isfinite(seconds) and seconds >= 0.0):
             raise ValueError(f"a clock moves forward by a finite time, not by {seconds!r} s")
         self._ns += nanoseconds(seconds)

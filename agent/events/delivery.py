@@ -10,23 +10,22 @@ from .inbox import Inbox
 from .meter import Meter
 from .pool import PATIENCE, Pool
 from .sockets import Descriptors, SocketEvent
-from .timers import TimerEvent, TimerQueue
-from .types import Missed, WorkRejected, WorkTimeout
+from .threads import Owner
+from .timers import FIRED, WORKING, GridTimerEvent, TimerEvent, Timers
+from .types import WorkRejected, WorkTimeout
 from .work import State, Work
-
-Outcome = tuple[int, float]  # callbacks run, time at which the last of them ended
 
 
 class Delivery:
     """Between the pool and the loop. All of it runs on the loop's thread, ``cancel`` apart."""
 
-    def __init__(self, pool: Pool, meter: Meter, inbox: Inbox, foreign: Callable[[], bool]) -> None:
+    def __init__(self, pool: Pool, meter: Meter, inbox: Inbox, owner: Owner) -> None:
         self._pool = pool
         self._meter = meter
         self._inbox = inbox
-        self._foreign = foreign
+        self._owner = owner
         self._check: TimerEvent | None = None
-        self.timers: TimerQueue  # both set by the manager: they need this object first
+        self.timers: Timers  # both set by the manager: they need this object first
         self.descriptors: Descriptors
 
     # -- pieces of work -------------------------------------------------------------------------------------------
@@ -39,35 +38,36 @@ class Delivery:
             # come at the earliest, and again as much later as it began later.
             self.timers.internal(work.timeout, self._expire, work)
 
-    def settle(self, work: Work, started: float) -> Outcome:
+    def settle(self, work: Work, started: float) -> float:
         """Tell the owner of a finished piece what came of it."""
         if work.state is not State.FINISHED:
-            return 0, started  # cancelled, or timed out, while it lay in the inbox
+            return started  # cancelled, or timed out, while it lay in the inbox
         work.state = State.SETTLED
         work._active = False
         self._pool.outstanding -= 1
         if work.settle is not None:
             work.settle(work)
-            return 1, monotonic()
+            return monotonic()
         return self.tell(work, started)
 
-    def tell(self, work: Work, started: float) -> Outcome:
+    def tell(self, work: Work, started: float) -> float:
         """Call ``on_done`` or ``on_error``; an error that nobody asked for is logged."""
         result, error = work.result, work.error
         work.result = work.error = None  # a traceback holds frames that hold the work
         fn = work.on_done if error is None else work.on_error
         if fn is not None:
-            return 1, self._meter.run(work, fn, (result if error is None else error,), started)
+            work._fn = fn  # where the watcher and stats() say it stands
+            return self._meter.run(work, fn, (result if error is None else error,), started)
         work.fired += 1
         if error is not None:
             log.error("work.failed name=%s", work.name, exc_info=error)
-            started = monotonic()
-        return 0, started
+            return monotonic()
+        return started
 
     def cancel(self, work: Work) -> None:
         """See Work.cancel. From another thread the count of what is outstanding is the loop's to correct."""
         if self._pool.cancel(work):
-            if self._foreign():
+            if self._owner.foreign():
                 self._inbox.post((self._one_less, ()))
             else:
                 self._one_less()
@@ -75,26 +75,26 @@ class Delivery:
     def _one_less(self) -> None:
         self._pool.outstanding -= 1
 
-    def _expire(self, work: Work, started: float) -> Outcome:
+    def _expire(self, work: Work, started: float) -> float:
         """A piece's time-out may have come."""
         left = self._pool.expire(work)
         if left is not None:
             self.timers.internal(left, self._expire, work)
         elif work.state is State.TIMED_OUT and work.error is not None:
             return self.tell(work, started)
-        return 0, started
+        return started
 
     def tend(self) -> None:
         """Before a wait: see to it that somebody looks after pieces that have to wait."""
         if self._check is None:
             self._check = self.timers.internal(PATIENCE, self._look, None)
 
-    def _look(self, _: object, started: float) -> Outcome:
+    def _look(self, _: object, started: float) -> float:
         self._check = None
         left = self._pool.check()
         if left is not None:
             self._check = self.timers.internal(left, self._look, None)
-        return 0, started
+        return started
 
     def leave(self, queued: list[Work], running: list[Work]) -> None:
         """The pool is closed: the owners of what it did not do or finish hear so."""
@@ -106,50 +106,50 @@ class Delivery:
         started = monotonic()
         for work in (*queued, *running):
             if work.settle is None:
-                _, started = self.tell(work, started)
+                started = self.tell(work, started)
 
     # -- callbacks of timers and descriptors that run on a worker -------------------------------------------------
 
-    def timer(self, event: TimerEvent, started: float) -> Outcome:
+    def timer(self, event: GridTimerEvent, started: float) -> float:
         """A timer with Dispatch.WORKER is due. It never runs twice at the same time: the point is skipped, or owed."""
         if not event._working:
             return self._offload(event, (event._fn,), self._timer_worked, started)
-        if event._missed is Missed.CATCH_UP:
+        if event._catch_up:
             event._owed += 1
         else:
             event.skipped += 1
-        return 0, started
+        return started
 
-    def descriptor(self, event: SocketEvent, fns: tuple[Callable[[], object], ...], started: float) -> Outcome:
+    def descriptor(self, event: SocketEvent, fns: tuple[Callable[[], object], ...], started: float) -> float:
         """A descriptor with Dispatch.WORKER is ready, and disarmed."""
         return self._offload(event, fns, self._descriptor_worked, started)
 
     def _offload(
         self,
-        event: TimerEvent | SocketEvent,
+        event: GridTimerEvent | SocketEvent,
         fns: tuple[Callable[..., object], ...],
         settle: Callable[[Work], None],
         started: float,
-    ) -> Outcome:
+    ) -> float:
         event._working = True
-        work = Work(self, _run_all, (event, fns), event.name, event._tally, settle=settle)
+        work = Work(self, _run_all, (event, fns), event._tally, settle=settle)
         try:
             self._pool.submit(work)
         except WorkRejected as error:  # not for a full queue, these do not count: the system gives no thread
             log.warning("callback.inline name=%s error=%s", event.name, error)
             started = self._meter.run(event, _run_all, (event, fns), started)
             settle(work)
-            return 1, started
+            return started
         event.fired += 1
-        return 0, monotonic()
+        return monotonic()
 
     def _timer_worked(self, work: Work) -> None:
         event = work._args[0]
-        assert isinstance(event, TimerEvent)
+        assert isinstance(event, GridTimerEvent)
         event._working = False
-        if event._seq < 0:
-            event._active = False  # a one-shot is over
-        elif event._owed:
+        if event._number == WORKING:
+            event._number = FIRED
+        elif event._owed and event.active:
             event._owed -= 1
             self._offload(event, (event._fn,), self._timer_worked, monotonic())
         self._account(event, work)
@@ -164,6 +164,7 @@ class Delivery:
         error, work.error = work.error, None
         if work.state is State.SETTLED:
             event._tally.add(work.spent)
+            self._meter.calls += 1
         if isinstance(error, Exception):
             self._meter.failed(event, error)
         elif error is not None:
@@ -175,5 +176,5 @@ class Delivery:
 def _run_all(event: Event, fns: tuple[Callable[..., object], ...]) -> None:
     """On the worker. An event that was cancelled while it waited here is not called any more."""
     for fn in fns:
-        if event._active:
+        if event.active:
             fn(*event._args)

@@ -5,34 +5,48 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from .names import name_of
-
 log = logging.getLogger("agent.events")
 
 
 class Tally:
-    """All calls under one name. Shared by every event of that name, so that it outlives each and stays one short list."""
+    """All calls under one name, shared by every event of that name: it outlives each and stays one short list.
 
-    __slots__ = ("count", "errors", "name", "place", "slow", "slow_total", "slow_worst", "streak", "total", "worst")
+    ``alert`` is the time in seconds above which a call is worth a second look: a new worst, a slow one, or, while it is
+    negative, the first success after errors. One comparison a call serves all three.
+    """
+
+    __slots__ = (
+        "alert",
+        "count",
+        "errors",
+        "name",
+        "place",
+        "slow",
+        "slow_total",
+        "slow_worst",
+        "streak",
+        "total",
+        "worst",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.count = 0
         self.total = 0.0
         self.worst = 0.0
+        self.alert = 0.0
         self.errors = 0
-        self.streak = 0  # errors in a row: while it is not 0, the next success is worth a line in the log
+        self.streak = 0  # errors in a row
         self.slow = 0
         self.slow_total = 0.0
         self.slow_worst = 0.0
         self.place: tuple[str, str | None, int | None] = (name, None, None)
 
     def add(self, spent: float) -> None:
-        """Count one call of ``spent`` seconds (the loop's own calls do this inline, in Meter.run)."""
+        """Count one call of ``spent`` seconds that a worker made (the loop's own: Meter.run)."""
         self.count += 1
         self.total += spent
-        if spent > self.worst:
-            self.worst = spent
+        self.worst = max(self.worst, spent)
 
 
 def worth_a_line(count: int) -> bool:
@@ -43,24 +57,22 @@ def worth_a_line(count: int) -> bool:
 class Event:
     """The root of all handles. ``fired`` counts the calls that were begun, the running one included."""
 
-    __slots__ = ("_active", "_args", "_fn", "_name", "_tally", "fired")
+    __slots__ = ("_args", "_fn", "_tally", "fired")
 
-    _active: bool
     _args: tuple[object, ...]
     _fn: Callable[..., object]
-    _name: str | None
     _tally: Tally
     fired: int
 
     @property
     def name(self) -> str:
         """The given name, or that of its function."""
-        return self._name or name_of(self._fn)
+        return self._tally.name
 
     @property
     def active(self) -> bool:
         """False once nothing more can come of it: cancelled, finished, or its descriptor closed."""
-        return self._active
+        raise NotImplementedError
 
     def cancel(self) -> None:
         """Stop at once, for good. Idempotent; safe inside any callback, the event's own included."""
@@ -73,8 +85,7 @@ class Event:
         """Called on the loop's thread when a call of this event raised."""
 
     def __repr__(self) -> str:
-        state = "active" if self._active else "ended"
-        return f"<{type(self).__name__} {self.name!r} {state} fired={self.fired}>"
+        return f"<{type(self).__name__} {self.name!r} {'active' if self.active else 'ended'} fired={self.fired}>"
 
 
 class Call(Event):
@@ -82,9 +93,12 @@ class Call(Event):
 
     __slots__ = ()
 
-    def __init__(self, fn: Callable[..., object], args: tuple[object, ...]) -> None:
+    def __init__(self, fn: Callable[..., object], args: tuple[object, ...], tally: Tally) -> None:
         self._fn = fn
         self._args = args
-        self._name = None
-        self._active = True
+        self._tally = tally
         self.fired = 0
+
+    @property
+    def active(self) -> bool:
+        return not self.fired

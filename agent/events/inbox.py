@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from .event import Call
-from .work import Work
+from .event import Event
 
 Chore = tuple[Callable[..., None], tuple[object, ...]]  # book-keeping of the manager: neither timed nor counted
 
@@ -24,12 +23,12 @@ class Inbox:
     __slots__ = ("asleep", "items", "read_fd", "write_fd")
 
     def __init__(self) -> None:
-        self.items: deque[Work | Call | Chore] = deque()
+        self.items: deque[Event | Chore] = deque()
         self.asleep = False
         # A pipe and not an eventfd: signal.set_wakeup_fd writes single bytes into it, too.
         self.read_fd, self.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def post(self, item: Work | Call | Chore) -> None:
+    def post(self, item: Event | Chore) -> None:
         """Hand in an item and wake the loop if it sleeps. From any thread."""
         self.items.append(item)
         if self.asleep:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType
 
 
 def unwrapped(fn: Callable[..., object]) -> object:
@@ -23,26 +23,22 @@ def unwrapped(fn: Callable[..., object]) -> object:
 
 
 def name_of(fn: Callable[..., object]) -> str:
-    """``Meter.poll``, ``time.sleep``, ``main.<locals>.<lambda>``; for an object that can be called, its class."""
-    plain = fn.__func__ if type(fn) is MethodType else fn
-    if (
-        type(plain) is FunctionType and not plain.__dict__
-    ):  # nearly all of them, at a tenth of the price of what follows
-        return plain.__qualname__
-    inner = unwrapped(fn)
-    name = str(getattr(inner, "__qualname__", None) or type(inner).__qualname__)
-    module = getattr(inner, "__module__", None)
-    if module and isinstance(inner, BuiltinFunctionType):
-        return f"{module}.{name}"  # "sleep" alone says too little
-    return name
+    """``Meter.poll``, ``sleep``, ``main.<locals>.<lambda>``; for an object that can be called, its class."""
+    name = getattr(fn, "__qualname__", None)  # of a wrapper, functools.wraps made it that of the wrapped
+    if name is None:
+        inner = unwrapped(fn)
+        name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+    return str(name)
 
 
 def place_of(fn: Callable[..., object]) -> tuple[str, str | None, int | None]:
-    """(function, file, line) of the definition; file and line are None for built-ins."""
+    """(function, file, line) of the definition; for built-ins, which have their module before the name, None."""
     inner = unwrapped(fn)
     code = getattr(inner, "__code__", None)
     if code is None:  # an instance with __call__
-        code = getattr(getattr(type(inner), "__call__", None), "__code__", None)
+        code = getattr(getattr(type(inner), "__call__", None), "__code__", None)  # noqa: B004 - for its code
+    name = name_of(fn)
     if isinstance(code, CodeType):
-        return name_of(fn), code.co_filename, code.co_firstlineno
-    return name_of(fn), None, None
+        return name, code.co_filename, code.co_firstlineno
+    module = getattr(inner, "__module__", None) if isinstance(inner, BuiltinFunctionType) else None
+    return f"{module}.{name}" if module else name, None, None

@@ -33,11 +33,10 @@ LONGEST_WAIT = 86400.0  # seconds; wakes once a day for nothing, and keeps any d
 class Poller:
     """An epoll whose ``wait`` is as punctual as the kernel's timers.
 
-    How it waits, and why (docs/decisions/001): without a time-out, or with none to wait for, by epoll_wait alone.
-    With one, by select(2) on the epoll's own descriptor, which is readable while something is ready, and whose
-    time-out is in microseconds; then epoll_wait if there is something. A timer so costs one system call, and a
-    descriptor two while a timer is pending; while ``eager`` (the last wait did not wait) epoll_wait is asked first,
-    so that a busy loop makes one call a turn.
+    How it waits, and why (docs/decisions/001): without a time-out by epoll_wait alone. With one, by select(2) on the
+    epoll's own descriptor, which is readable while something is ready, and whose time-out is in microseconds; then by
+    epoll_wait if there is something. A timer so costs one system call, and a descriptor two while a timer is pending.
+    A busy loop calls ``poll`` with a time-out of 0 before that: one system call a turn, and no reading of the clock.
     """
 
     def __init__(self) -> None:
@@ -45,11 +44,10 @@ class Poller:
         self.fileno = fileno = self._epoll.fileno()
         self._fine = fileno < FD_SETSIZE  # else whole milliseconds: late by up to one, never early
         self.size = 8  # reports taken at once; the owner keeps it above the number of descriptors
-        self.eager = False
         self.register = self._epoll.register
         self.modify = self._epoll.modify
         self.unregister = self._epoll.unregister
-        self._poll = self._epoll.poll
+        self.poll = self._epoll.poll
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
         """(descriptor, mask) of what is ready; waits ``timeout`` seconds at most, None for ever, 0 not at all.
@@ -57,22 +55,18 @@ class Poller:
         Signals that arrive meanwhile have their Python handlers called and do not end the wait (PEP 475).
         """
         if timeout is None:
-            return self._poll(-1, self.size)
+            return self.poll(-1, self.size)
         if timeout <= 0.0:
-            return self._poll(0, self.size)
-        if self.eager:
-            ready = self._poll(0, self.size)
-            if ready:
-                return ready
+            return self.poll(0, self.size)
         timeout = min(timeout, LONGEST_WAIT)
         if not self._fine:
-            return self._poll(timeout, self.size)
+            return self.poll(timeout, self.size)
         if select.select((self.fileno,), (), (), timeout)[0]:
-            return self._poll(0, self.size)
+            return self.poll(0, self.size)
         return []
 
     def rebuild(self, entries: Iterable[tuple[int, int]]) -> list[int]:
-        """Start over with a new epoll under the old number, holding (descriptor, mask) each; those that cannot be registered.
+        """Start over with a new epoll under the old number, holding (descriptor, mask) each; those that are refused.
 
         dup2 puts the new one where the old one was and closes the old one, so that the number stays below FD_SETSIZE
         and whatever waits on it outside keeps its hold.

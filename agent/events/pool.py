@@ -49,12 +49,12 @@ def _load(worker: Worker) -> float:
 
 
 class Pool:
-    """See above. Methods without a leading underscore are called on the loop's thread, but for ``cancel`` and ``stats``."""
+    """See above. Public methods belong to the loop's thread, but for ``cancel`` and ``stats``."""
 
     def __init__(self, smallest: int, largest: int, limit: int, now: Callable[[], float], inbox: Inbox) -> None:
         if not 0 <= smallest <= largest or largest < 1:
             raise ValueError(
-                f"workers must be (smallest, largest), 0 <= smallest <= largest, 1 <= largest: not {(smallest, largest)}"
+                f"workers must be (smallest, largest), 0 <= smallest <= largest >= 1: not {smallest, largest}"
             )
         if limit < 0:
             raise ValueError(f"work_queue must be >= 0, not {limit}")
@@ -107,7 +107,7 @@ class Pool:
             bell.release()  # after the lock, which the woken thread does not need, but the next one might
 
     def _place(self, work: Work) -> threading.Lock | None:
-        """Give a piece that may run now to a worker: an idle one, whose bell is returned, a new one, or the least loaded."""
+        """Give a piece that may run now to an idle worker, whose bell is returned, a new one, or the least loaded."""
         work.cost = self._costs.expected(work.key, work.weight)
         if self._idle:
             worker = self._idle.pop()
@@ -137,7 +137,7 @@ class Pool:
         work.state = State.RUNNING
 
     def _hire(self, work: Work) -> None:
-        """A new thread that begins with ``work``. RuntimeError if there may be none or the system gives none; nothing is changed then."""
+        """A new thread that begins with ``work``. RuntimeError, and nothing changed, if it cannot be had."""
         if self._abandoned >= MOST_ABANDONED:
             raise RuntimeError(f"{self._abandoned} threads are held by calls that timed out and never returned")
         former = work.worker
@@ -155,7 +155,7 @@ class Pool:
     # -- those who wait -------------------------------------------------------------------------------------------
 
     def check(self) -> float | None:
-        """Look after those who wait: grow, or count and name the starved. Seconds until the next look; None if there is no need."""
+        """Look after those who wait: grow, or count and name the starved. Seconds to the next look, None for none."""
         with self._lock:
             now = monotonic()
             self.restless = False
@@ -212,7 +212,7 @@ class Pool:
     # -- pieces that end before their time ------------------------------------------------------------------------
 
     def expire(self, work: Work) -> float | None:
-        """Its time-out may have come: seconds until it can at the earliest; None if it is over, be it that it timed out just now."""
+        """Its time-out may have come: seconds until it can; None if it is over, perhaps timed out just now."""
         with self._lock:
             if work.timeout is None or work.state > State.RUNNING:
                 return None
@@ -384,7 +384,7 @@ class Pool:
     # -- the end, and the books -----------------------------------------------------------------------------------
 
     def close(self, patience: float) -> tuple[list[Work], list[Work]]:
-        """Take no more work, wait ``patience`` seconds for what runs; (pieces that never began, pieces that still run)."""
+        """Take no more work, wait ``patience`` s for what runs; (pieces that never began, pieces that still run)."""
         with self._lock:
             self._closing = True
             queued = [work for worker in self._workers for work in worker.queue]

@@ -8,12 +8,16 @@ from __future__ import annotations
 import errno
 import select
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 from .event import Event, Tally, log
+from .meter import Meter
 from .poller import Poller
+from .threads import Owner
 from .types import Dispatch
 
+NOBODY = -1
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 ASLEEP = select.EPOLLONESHOT  # a mask that keeps the entry and reports at most one hang-up (fact 5)
 # A number is asked whether it still is its file (fact 3) at the first report after the loop has waited; in an
@@ -32,7 +36,8 @@ class SocketEvent(Event):
     """The handle of a watched descriptor, of whatever kind: socket, pipe, tty, eventfd, inotify, GPIO line."""
 
     __slots__ = (
-        "_born",
+        "_active",
+        "_alert",
         "_descriptors",
         "_dispatch",
         "_fd",
@@ -40,15 +45,37 @@ class SocketEvent(Event):
         "_mask",
         "_on_readable",
         "_on_writable",
-        "_owner",
         "_paused",
         "_quick",
         "_slow",
+        "_source",
+        "_told",
+        "_total",
         "_wanted",
         "_working",
     )
 
+    _active: bool
+    _alert: float  # its tally's, here for speed
+    _total: float  # seconds that its plain calls took; with their number, what its tally has yet to hear
+    _descriptors: Descriptors
+    _source: int | HasFileno
+    _fd: int
+    _on_readable: Callable[[], object] | None
+    _on_writable: Callable[[], object] | None
+    _wanted: int  # IN and OUT as the owner wants them
+    _mask: int  # what the kernel has
+    _paused: bool
+    _working: bool  # its callback is with a worker now
+    _dispatch: Dispatch
+    _inline: bool
+    _slow: int
+    _told: int  # calls of which its tally has heard
     _quick: Callable[[], object] | None  # on_readable while a plain EPOLLIN may call it inline; else None
+
+    @property
+    def active(self) -> bool:
+        return self._active
 
     def fileno(self) -> int:
         """The number that is watched."""
@@ -58,13 +85,13 @@ class SocketEvent(Event):
         self._descriptors.cancel(self)
 
     def want_writable(self, flag: bool) -> None:
-        """Call ``on_writable`` while the descriptor takes data, or do not. Given to the constructor, it is wanted from the start."""
+        """Call ``on_writable`` while the descriptor takes data, or do not; from the start it is wanted if given."""
         if flag and self._on_writable is None:
             raise ValueError(f"{self.name!r} was created without on_writable")
         self._descriptors.want(self, (self._wanted | OUT) if flag else (self._wanted & ~OUT))
 
     def pause(self) -> None:
-        """Report nothing, hang-ups included, until ``resume()``. A paused descriptor does not keep ``loop()`` going. Idempotent."""
+        """Report nothing, hang-ups included, until ``resume()``. Paused, it does not keep ``loop()`` going."""
         self._descriptors.pause(self, True)
 
     def resume(self) -> None:
@@ -80,6 +107,7 @@ class SocketEvent(Event):
                 self._descriptors.arm(self)
 
     def _failed(self, error: Exception) -> None:
+        self._alert = -1.0
         if isinstance(error, OSError) and error.errno == errno.EBADF and self._active:
             self._descriptors.alive(self)
 
@@ -92,25 +120,25 @@ class Descriptors:
         poller: Poller,
         wake_fd: int,
         drain: Callable[[], None],
-        run: Callable[[Event, Callable[..., object], tuple[object, ...], float], float],
-        submit: Callable[[SocketEvent, tuple[Callable[[], object], ...], float], tuple[int, float]],
-        foreign: Callable[[], bool],
+        meter: Meter,
+        owner: Owner,
+        offload: Callable[[SocketEvent, tuple[Callable[[], object], ...], float], float],
         post: Callable[..., None],
     ) -> None:
         self._poller = poller
         self._wake_fd = wake_fd
         self._drain = drain
-        self._run = run
-        self._submit = submit
-        self._foreign = foreign
+        self._meter = meter
+        self._owner = owner
+        self._offload = offload
         self._post = post
         self._events: dict[int, SocketEvent] = {}
         # Numbers whose entry could not be removed because they were closed before the event was cancelled: with a
         # duplicate alive the kernel still holds it (fact 2). Looked into when the number turns up again.
         self._suspects: set[int] = set()
-        self._run_of_busy_turns = 0
-        self._next_check = 1
-        self.turn = 0
+        self._busy_turns = 0  # in a row
+        self._check_at = 1  # of them
+        self.batch: list[tuple[int, int]] = []  # what this turn's wait found
         self.watching = 0  # active and not paused: what keeps loop() going
         poller.register(wake_fd, IN)
 
@@ -119,7 +147,6 @@ class Descriptors:
         source: int | HasFileno,
         on_readable: Callable[[], object] | None,
         on_writable: Callable[[], object] | None,
-        name: str | None,
         tally: Tally,
         dispatch: Dispatch,
     ) -> SocketEvent:
@@ -130,20 +157,23 @@ class Descriptors:
         event = SocketEvent()
         event._descriptors = self
         event._fd = fd
-        event._owner = source  # a socket nobody else holds would be closed by the garbage collector
+        event._source = source  # a socket nobody else holds would be closed by the garbage collector
         event._on_readable, event._on_writable = on_readable, on_writable
         event._fn = fn
         event._args = ()
-        event._name = name
         event._tally = tally
         event._dispatch = dispatch
         event._inline = dispatch is not Dispatch.WORKER
         event._wanted = (IN if on_readable else 0) | (OUT if on_writable else 0)
         event._paused = event._working = False
-        event._slow = event.fired = 0
-        event._born = self.turn
+        event._slow = event.fired = event._told = 0
+        event._total = event._alert = 0.0
         event._mask, event._quick = self._armed(event)
         old = self._register(event)
+        # If this turn's wait found something under this number, it was the former owner's.
+        for place, report in enumerate(self.batch):
+            if report[0] == fd:
+                self.batch[place] = (NOBODY, 0)
         event._active = True
         self._events[fd] = event
         self.watching += 1
@@ -154,7 +184,7 @@ class Descriptors:
         return event
 
     def _register(self, event: SocketEvent) -> SocketEvent | None:
-        """Enter the event in the kernel; the dead event that had its number, if any. ValueError if it cannot be watched."""
+        """Enter the event in the kernel; the dead event that had its number, if any. ValueError if it is refused."""
         fd = event._fd
         old = self._events.get(fd)
         if fd in self._suspects:
@@ -183,7 +213,7 @@ class Descriptors:
         return event._wanted, event._on_readable
 
     def arm(self, event: SocketEvent) -> None:
-        """Make the kernel's entry agree with the event, and notice if the descriptor is no longer the one that was registered."""
+        """Make the kernel's entry agree with the event; notices if it is no longer the file that was registered."""
         event._mask, event._quick = self._armed(event)
         self.alive(event)
 
@@ -198,16 +228,14 @@ class Descriptors:
         return True
 
     def want(self, event: SocketEvent, wanted: int) -> None:
-        if self._foreign():
-            raise RuntimeError("want_writable() belongs to the loop's thread: use call_soon_threadsafe()")
+        self._owner.check("want_writable")
         if event._active and wanted != event._wanted:
             event._wanted = wanted
             if not (event._paused or event._working):
                 self.arm(event)
 
     def pause(self, event: SocketEvent, paused: bool) -> None:
-        if self._foreign():
-            raise RuntimeError("pause() and resume() belong to the loop's thread: use call_soon_threadsafe()")
+        self._owner.check("pause" if paused else "resume")
         if event._active and paused != event._paused:
             event._paused = paused
             self.watching += -1 if paused else 1
@@ -220,7 +248,7 @@ class Descriptors:
             self.arm(event)
 
     def cancel(self, event: SocketEvent) -> None:
-        """Take the entry out of the kernel at once, so that the owner may close the descriptor as soon as this returns."""
+        """Take the entry out of the kernel at once: the owner may close the descriptor as soon as this returns."""
         if not event._active:
             return
         event._active = False
@@ -229,7 +257,7 @@ class Descriptors:
             self._poller.unregister(event._fd)
         except (OSError, ValueError):  # closed first: the wrong way round, and common
             self._suspects.add(event._fd)
-        if self._foreign():
+        if self._owner.foreign():
             self._post(self._forget, event)
         else:
             self._forget(event)
@@ -237,6 +265,7 @@ class Descriptors:
     def _forget(self, event: SocketEvent) -> None:
         if self._events.get(event._fd) is event:
             del self._events[event._fd]
+        self.tell(event)
         if not event._paused:
             self.watching -= 1
 
@@ -263,74 +292,113 @@ class Descriptors:
             if event is not None:
                 self._dead(event)
 
-    def run_ready(self, ready: list[tuple[int, int]], turn: int, waited: bool, started: float) -> tuple[int, float]:
-        """Give every ready descriptor its callback, once; (calls, time of the last one's end).
+    def run_ready(self, ready: list[tuple[int, int]], waited: bool, started: float) -> float:
+        """Phase 3: give every ready descriptor its callback, once; the time at which the last one ended.
 
-        A number in ``ready`` stands for the event that had it when the wait ended. One that has been cancelled since
-        is no longer in the table; one that got the number since was born in this turn, and waits for the next.
+        A number in ``ready`` stands for the event that had it when the wait ended: one that was cancelled since is no
+        longer in the table, and ``create`` strikes out what a new owner of the number would get in its place.
         """
-        check = waited or self._next_check == self._run_of_busy_turns + 1
         if waited:
-            self._run_of_busy_turns, self._next_check = 1, 2
+            self._busy_turns, self._check_at = 0, 1
+            self._check(ready)
         else:
-            self._run_of_busy_turns += 1
-            if check:
-                self._next_check += min(self._next_check, BUSY_CHECK)
-        events = self._events
-        run = self._run
+            self._busy_turns += 1
+            if self._busy_turns == self._check_at:
+                self._check_at += min(self._check_at, BUSY_CHECK)
+                self._check(ready)
+        events, meter = self._events, self._meter
         later: list[SocketEvent] = []
-        calls = 0
+        others = 0
         for fd, mask in ready:
-            event = events.get(fd)
-            if event is None:
+            try:
+                event = events[fd]
+            except KeyError:
                 self._stranger(fd)
-                continue
-            if event._born == turn or (check and event._inline and not self.alive(event)):
+                others += 1
                 continue
             quick = event._quick
-            if quick is not None and mask == IN:
-                started = run(event, quick, (), started)
-                calls += 1
-            elif event._active and not event._paused and not event._working:
-                count, started = self._run_odd(event, mask, later, started)
-                calls += count
+            if mask != IN or quick is None:
+                started = self._run_odd(event, mask, later, started)
+                others += 1
+                continue
+            # From here on Meter.run once more, in place and with the sums kept in the event: a call of it and the way
+            # to the tally would add an eighth to the price of a dispatch.
+            meter.event = event
+            meter.since = started
+            event.fired += 1
+            try:
+                quick()
+            except Exception as error:  # noqa: BLE001 - a callback may raise anything; contract 14
+                meter.failed(event, error)
+            ended = monotonic()
+            spent = ended - started
+            event._total += spent
+            if spent > event._alert:
+                started = meter.noted(event, quick, started, spent)
+                event._alert = event._tally.alert
+            else:
+                started = ended
         for event in later:  # second helpings: those that were readable and writable at once
-            writer = event._on_writable
-            if writer is not None and event._active and event._inline and event._mask & OUT:
-                started = run(event, writer, (), started)
-                calls += 1
-        return calls, started
+            if event._active and event._inline and event._mask & OUT:
+                started = self._run(event, event._on_writable, started)
+        meter.calls += len(ready) - others
+        return started
 
-    def _run_odd(self, event: SocketEvent, mask: int, later: list[SocketEvent], started: float) -> tuple[int, float]:
-        """Everything but a plain readable one: errors and hang-ups, writable ones, and those that go to a worker."""
-        reader, writer = event._on_readable, event._on_writable
-        wanted = event._wanted
-        # A hang-up or an error is whatever is not OUT: the reader's next read shows it, the writer's next write if
-        # there is no reader.
-        first = reader if (mask & ~OUT or not mask) else None
-        second = writer if (mask & OUT and wanted & OUT) or (reader is None and mask & ~OUT) else None
-        if not event._inline:
-            fns = tuple(fn for fn in (first, second) if fn is not None)
-            if not fns:
-                self.arm(event)
-                return 0, started
-            event._working = True
-            event._mask, event._quick = self._armed(event)  # as the kernel has it since the report
-            if self.alive(event):  # asked every time: a hand-over costs twenty times as much
-                return self._submit(event, fns, started)
-            return 0, started
-        fn = first or second
+    def _check(self, ready: list[tuple[int, int]]) -> None:
+        """Ask of each number whether it still is the file that was registered (fact 3); if not, its event dies."""
+        for fd, _ in ready:
+            event = self._events.get(fd)
+            if event is not None and event._inline:  # the others are asked when they are handed over
+                self.alive(event)
+
+    def _run(self, event: SocketEvent, fn: Callable[[], object] | None, started: float) -> float:
+        """Meter.run for one of the two callbacks of an event; the watcher, should it look, finds the right one."""
         if fn is None:
-            return 0, started
-        if first is not None and second is not None:
-            later.append(event)
-        return 1, self._run(event, fn, (), started)
+            return started
+        event._fn = fn
+        event._told += 1  # Meter.run tells the tally itself
+        return self._meter.run(event, fn, (), started)
+
+    def _run_odd(self, event: SocketEvent, mask: int, later: list[SocketEvent], started: float) -> float:
+        """Everything but a plain readable one: errors and hang-ups, writable ones, and those that go to a worker."""
+        if not event._active or event._paused or event._working:
+            return started
+        reader, writer = event._on_readable, event._on_writable
+        # A hang-up or an error is whatever is not OUT: the reader's next read shows it, or, if there is none, the
+        # writer's write.
+        first = reader if mask & ~OUT else None
+        second = writer if (mask & event._wanted & OUT) or (reader is None and mask & ~OUT) else None
+        if event._inline:
+            if first is not None and second is not None:
+                later.append(event)
+            return self._run(event, first or second, started)
+        fns = tuple(fn for fn in (first, second) if fn is not None)
+        if not fns:
+            self.arm(event)
+            return started
+        event._working = True
+        event._mask, event._quick = self._armed(event)  # as the kernel has it since the report
+        if self.alive(event):  # asked every time: a hand-over costs twenty times as much
+            event._told += 1  # Delivery tells the tally
+            return self._offload(event, fns, started)
+        return started
+
+    def tell(self, event: SocketEvent) -> None:
+        """Bring the event's tally up to date with its plain calls."""
+        event._tally.count += event.fired - event._told
+        event._tally.total += event._total
+        event._told, event._total = event.fired, 0.0
+
+    def tell_all(self) -> None:
+        """``tell`` for every event: before somebody looks at the tallies."""
+        for event in list(self._events.values()):
+            self.tell(event)
 
     def _stranger(self, fd: int) -> None:
         """A report for a number that no event has: the wake-up, one cancelled in this turn, or a ghost (fact 2)."""
         if fd == self._wake_fd:
             self._drain()
-        elif fd in self._suspects:
+        elif fd != NOBODY and fd in self._suspects:
             self._rebuild()
 
     def close(self) -> None:

@@ -1,21 +1,29 @@
-"""Timers: a heap of due times, and the arithmetic of a grid that neither drifts nor loses a point."""
+"""Timers: the handle, the arithmetic of a grid that neither drifts nor loses a point, and the phase that fires them."""
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable
+from heapq import heappop, heappush
 from time import monotonic
 from typing import Any
 
+from .agenda import Agenda
 from .clock import nanoseconds
 from .event import Event, Tally, log
+from .meter import Meter
+from .threads import Owner
 from .types import Dispatch, Missed
 
-LAG_WINDOW = 10.0  # seconds
+Internal = Callable[[Any, float], float]
 
-Internal = Callable[[Any, float], tuple[int, float]]
-Entry = tuple[float, int, "TimerEvent"]
+LAG_WINDOW = 10.0  # seconds
+SHORTEST = 1e-9  # seconds: the clock's own step
+
+# A timer's number: that of its entry in the agenda, or, where it has none, one of these.
+FIRED = -1  # a one-shot that is over; reschedule() arms it again
+CANCELLED = -2
+WORKING = -3  # a one-shot whose callback is with a worker
 
 # The n-th point of a grid is first + round(n * step) whole nanoseconds: computed from the first point each time, so
 # that nothing adds up, and rounded to the clock's own resolution, so that a grid of 0.1 s meets a clock that shows
@@ -46,28 +54,24 @@ def checked(what: str, seconds: float, zero: bool = False) -> float:
 
 
 class TimerEvent(Event):
-    """The handle of a timer. ``skipped`` counts the points of its grid that went by without a call."""
+    """The handle of a timer.
 
-    __slots__ = (
-        "_dispatch",
-        "_first",
-        "_inline",
-        "_internal",
-        "_interval",
-        "_missed",
-        "_owed",
-        "_point",
-        "_queue",
-        "_repeat",
-        "_seq",
-        "_slow",
-        "_working",
-        "skipped",
-    )
+    This class itself is the plain case, a one-shot that runs inline. A program may have hundreds of thousands of them
+    as time-outs, so they carry no more than they need; GridTimerEvent has the rest.
+    """
 
-    _seq: int  # of its entry in the heap; an entry with another number is dead
-    _first: int  # ns
-    skipped: int
+    __slots__ = ("_due", "_interval", "_number", "_timers")
+
+    _timers: Timers
+    _due: float  # seconds by the manager's clock
+    _interval: float  # seconds
+    _number: int
+    skipped: int = 0
+    """Points of its grid that went by without a call."""
+
+    @property
+    def active(self) -> bool:
+        return self._number >= 0 or self._number == WORKING
 
     @property
     def interval(self) -> float:
@@ -77,17 +81,49 @@ class TimerEvent(Event):
     @property
     def due(self) -> float | None:
         """When it fires next, in seconds by the manager's clock; None if it is not armed."""
-        return grid_point(self._first, self._interval * 1e9, self._point) if self._seq >= 0 else None
+        return self._due if self._number >= 0 else None
 
     def cancel(self) -> None:
-        self._queue.cancel(self)
+        armed, self._number = self._number >= 0, CANCELLED
+        if armed:
+            self._timers.disarmed(self)
 
     def reschedule(self, interval: float) -> None:
         """Start a new grid: due ``interval`` seconds from now and, if it repeats, every ``interval`` from then on.
 
-        A timer that fired once and is done is armed again by this; one that was cancelled is not: RuntimeError.
+        A one-shot that has fired is armed again by this. One that was cancelled is not: RuntimeError.
         """
-        self._queue.reschedule(self, interval)
+        self._timers.reschedule(self, checked("interval", interval))
+
+
+class GridTimerEvent(TimerEvent):
+    """A timer that repeats, or goes to a worker, or is one of the manager's own."""
+
+    __slots__ = (
+        "_catch_up",
+        "_dispatch",
+        "_first",
+        "_inline",
+        "_internal",
+        "_owed",
+        "_point",
+        "_repeat",
+        "_slow",
+        "_working",
+        "skipped",
+    )
+
+    _first: int  # ns: the first point of the grid
+    _point: int  # which point of it is next
+    _repeat: bool
+    _catch_up: bool
+    _dispatch: Dispatch
+    _inline: bool
+    _internal: Internal | None  # what a timer of the manager's own calls, untimed and uncounted
+    _working: bool  # its callback is with a worker now
+    _owed: int  # points of CATCH_UP that came meanwhile
+    _slow: int
+    skipped: int
 
     def _flagged(self) -> None:
         self._slow += 1
@@ -96,32 +132,43 @@ class TimerEvent(Event):
             log.warning("callback.moved name=%s to=worker slow=%d", self.name, self._slow)
 
 
-class TimerQueue:
-    """All timers of a manager, by due time. Used on the loop's thread alone.
+class Timers:
+    """All timers of a manager. Used on the loop's thread alone, ``TimerEvent.cancel`` apart."""
 
-    Entries are tuples, which heapq compares in C: (due, number, event), the number making ties fire in order of
-    creation and keeping the comparison from ever reaching the event. Cancelling only marks; the dead entry is dropped
-    when it comes up, or, once half of the heap is dead, with all others at once, so that a million cancelled
-    time-outs do not stay until they are due.
-    """
+    __slots__ = (
+        "_lag_before",
+        "_meter",
+        "_offload",
+        "_own_tally",
+        "_owner",
+        "_post",
+        "_round",
+        "_window",
+        "agenda",
+        "lag",
+        "live",
+        "now",
+        "number",
+        "worst_lag",
+    )
 
     def __init__(
         self,
         now: Callable[[], float],
-        run: Callable[[Event, Callable[..., object], tuple[object, ...], float], float],
-        submit: Callable[[TimerEvent, float], tuple[int, float]],
-        foreign: Callable[[], bool],
+        meter: Meter,
+        owner: Owner,
+        offload: Callable[[GridTimerEvent, float], float],
         post: Callable[..., None],
     ) -> None:
-        self._now = now
-        self._run = run
-        self._submit = submit
-        self._foreign = foreign
+        self.now = now
+        self._round = now is not monotonic  # a clock that tests read and set deserves dues in its own whole nanoseconds
+        self._meter = meter
+        self._owner = owner
+        self._offload = offload
         self._post = post
-        self._heap: list[Entry] = []
-        self._dead = 0
-        self._own = Tally("(manager)")
-        self.number = 0  # of the next entry: what a turn takes is below the number that stood here when it began
+        self._own_tally = Tally("(manager)")
+        self.agenda = Agenda()
+        self.number = 0  # of the next entry
         self.live = 0  # armed timers of the manager's user
         self.lag = 0.0  # seconds: the worst lateness in the present window
         self.worst_lag = 0.0
@@ -133,7 +180,6 @@ class TimerQueue:
         interval: float,
         fn: Callable[..., object],
         args: tuple[object, ...],
-        name: str | None,
         tally: Tally,
         first_after: float | None = None,
         repeat: bool = True,
@@ -143,148 +189,153 @@ class TimerQueue:
         """A new armed timer. ValueError as ``checked`` says."""
         if not 0.0 < interval < math.inf:  # false for NaN, too
             checked("interval", interval)
-        if first_after is None:
-            first_after = interval
-        elif not 0.0 <= first_after < math.inf:
-            checked("first_after", first_after, zero=True)
-        event = TimerEvent()
-        event._queue = self
+        after = interval if first_after is None else checked("first_after", first_after, zero=True)
+        event: TimerEvent
+        if not repeat and dispatch is Dispatch.INLINE:
+            event = TimerEvent()
+            due = self.now() + after
+            if self._round:
+                due = nanoseconds(due) / 1e9
+        else:
+            event = grid = GridTimerEvent()
+            grid._repeat = repeat
+            grid._catch_up = missed is Missed.CATCH_UP
+            grid._dispatch = dispatch
+            grid._inline = dispatch is not Dispatch.WORKER
+            grid._internal = None
+            grid._working = False
+            grid._point = grid._owed = grid._slow = grid.skipped = 0
+            grid._first = nanoseconds(self.now() + after)
+            due = grid._first / 1e9
+        event._timers = self
         event._fn = fn
         event._args = args
-        event._name = name
         event._tally = tally
-        event._interval = interval if interval > 1e-9 else 1e-9  # the clock's own step
-        event._repeat = repeat
-        event._missed = missed
-        event._dispatch = dispatch
-        event._inline = dispatch is not Dispatch.WORKER
-        event._internal = None
-        event._active = True
-        event._working = False
-        event._point = event._slow = event._owed = event.skipped = event.fired = 0
-        event._first = first = int((self._now() + first_after) * 1e9 + 0.5)
-        event._seq = number = self.number
+        event._interval = interval if interval > SHORTEST else SHORTEST
+        event._due = due
+        event._number = number = self.number
+        event.fired = 0
         self.number = number + 1
         self.live += 1
-        heapq.heappush(self._heap, (first / 1e9, number, event))
+        self.agenda.fresh.append((due, number, event))
         return event
 
     def internal(self, after: float, fn: Internal, arg: Any) -> TimerEvent:
         """A one-shot of the manager's own: it does not keep the loop going, and is neither timed nor counted."""
-        event = self.create(after, fn, (arg,), "(manager)", self._own, repeat=False)
+        event = self.create(max(after, SHORTEST), fn, (arg,), self._own_tally, repeat=False, dispatch=Dispatch.WORKER)
+        assert isinstance(event, GridTimerEvent)
         event._internal = fn
-        event._inline = False
         self.live -= 1
         return event
 
-    def cancel(self, event: TimerEvent) -> None:
-        """Disarm for good. From a worker (a callback of Dispatch.WORKER) the books are done by the loop."""
-        if not event._active:
-            return
-        event._active = False
-        armed, event._seq = event._seq >= 0, -1
-        if armed:
-            if self._foreign():
-                self._post(self._bury, event)
-            else:
-                self._bury(event)
+    def disarmed(self, event: TimerEvent) -> None:
+        """An armed timer has lost its number; from a worker, the books are left to the loop."""
+        if self._owner.ident and self._owner.foreign():
+            self._post(self._disarmed, event)
+        else:
+            self._disarmed(event)
 
-    def _bury(self, event: TimerEvent) -> None:
-        if event._internal is None:
+    def _disarmed(self, event: TimerEvent) -> None:
+        if type(event) is TimerEvent or event._internal is None:  # type: ignore[attr-defined]
             self.live -= 1
-        self._dead += 1
-        heap = self._heap
-        if self._dead > 64 and self._dead * 2 > len(heap):
-            heap[:] = [entry for entry in heap if entry[2]._seq == entry[1]]  # in place: run_due holds the list
-            heapq.heapify(heap)
-            self._dead = 0
+        self.agenda.bury()
 
     def reschedule(self, event: TimerEvent, interval: float) -> None:
-        checked("interval", interval)
-        if self._foreign():
-            raise RuntimeError("reschedule() belongs to the loop's thread: use call_soon_threadsafe()")
-        if not event._active and (event._repeat or not event.fired):
+        """See TimerEvent.reschedule."""
+        self._owner.check("reschedule")
+        if event._number == CANCELLED:
             raise RuntimeError(f"timer {event.name!r} was cancelled: create a new one")
-        if event._seq >= 0:
-            event._seq = -1
-            self._bury(event)
-        event._active = True
-        event._interval = max(interval, 1e-9)
-        event._first = nanoseconds(self._now() + interval)
-        event._point = 0
-        event._seq = self.number
+        if event._number >= 0:
+            event._number = FIRED
+            self._disarmed(event)
+        event._interval = max(interval, SHORTEST)
+        first = nanoseconds(self.now() + interval)
+        if isinstance(event, GridTimerEvent):
+            event._first, event._point = first, 0
+        event._due = first / 1e9
+        event._number = self.number
         self.number += 1
         self.live += 1
-        heapq.heappush(self._heap, (event._first / 1e9, event._seq, event))
+        self.agenda.fresh.append((event._due, event._number, event))
 
-    def next_due(self) -> float | None:
-        """The earliest due time of a living timer."""
-        heap = self._heap
-        while heap:
-            due, number, event = heap[0]
-            if event._seq == number:
-                return due
-            heapq.heappop(heap)
-            self._dead -= 1
-        return None
+    def run_due(self, now: float, started: float) -> float:
+        """Phase 2: fire what is due by ``now``, in order; the time at which the last one ended.
 
-    def run_due(self, now: float, below: int, started: float) -> tuple[int, float]:
-        """Fire what is due by ``now`` and was armed before number ``below`` was given; (calls, time of the last one's end).
-
-        Nothing is collected beforehand, and yet the batch is fixed: a timer armed by one of these callbacks is due at
-        ``now`` at the earliest and has a number from ``below`` up, so it comes after all of this batch, and ends it.
-        Should a callback leave through an exception, what is left is still in the heap.
+        Each entry is taken off before its callback runs, so that whatever leaves through an exception leaves the
+        agenda whole.
         """
-        heap = self._heap
-        run = self._run
-        replace = heapq.heapreplace
-        calls = 0
+        agenda, meter = self.agenda, self._meter
+        heap, line, run = agenda.heap, agenda.run, meter.run
         base = started - now  # 0 but for a ManualClock: lateness includes what the callbacks before this one took
-        while heap:
-            due, number, event = heap[0]
-            if due > now:
-                break
-            if event._seq != number:
-                heapq.heappop(heap)
-                self._dead -= 1
-                continue
-            if number >= below:
-                break
-            if event._repeat:
-                step = event._interval * 1e9
-                point = event._point + 1
-                upcoming = grid_point(event._first, step, point)
-                if upcoming <= now and event._missed is Missed.SKIP:
-                    last, point = point, next_point(event._first, step, now)
-                    event.skipped += point - last
-                    upcoming = grid_point(event._first, step, point)
-                event._point = point
-                replace(heap, (upcoming, number, event))
+        lag = self.lag
+        while True:
+            if line and not (heap and heap[0] < line[-1]):
+                due, number, event = line[-1]
+                if due > now:
+                    break
+                line.pop()
+            elif heap:
+                due, number, event = heap[0]
+                if due > now:
+                    break
+                heappop(heap)
             else:
-                heapq.heappop(heap)
-                event._seq = -1
-                event._active = (
-                    event._dispatch is not Dispatch.INLINE and not event._inline
-                )  # on a worker it can still be cancelled until it begins
-                if event._internal is None:
-                    self.live -= 1
+                break
+            if event._number != number:
+                agenda.dead -= 1
+                continue
             late = started - base - due
-            if late > self.lag:
-                self.lag = late
-                if late > self.worst_lag:
-                    self.worst_lag = late
-            if event._inline:
-                calls += 1
+            if late > lag:
+                self.lag = lag = late
+            if type(event) is TimerEvent:
+                event._number = FIRED
+                self.live -= 1
                 started = run(event, event._fn, event._args, started)
             else:
-                own = event._internal
-                count, started = self._submit(event, started) if own is None else own(event._args[0], started)
-                calls += count
-        if calls and started - self._window > LAG_WINDOW:
+                started = self._fire(event, now, started)  # type: ignore[arg-type]
+        self._keep_lag(started)
+        return started
+
+    def _fire(self, event: GridTimerEvent, now: float, started: float) -> float:
+        """One point of a timer that is more than a plain one-shot."""
+        if event._internal is not None:
+            event._number = FIRED
+            return event._internal(event._args[0], started)
+        if event._repeat:
+            self._rearm(event, now)
+        else:
+            event._number = FIRED if event._inline else WORKING
+            self.live -= 1
+        if event._inline:
+            return self._meter.run(event, event._fn, event._args, started)
+        return self._offload(event, started)
+
+    def _rearm(self, event: GridTimerEvent, now: float) -> None:
+        """Put the next point of the grid on the agenda; count those that went by."""
+        step = event._interval * 1e9
+        point = event._point + 1
+        due = (event._first + round(point * step)) / 1e9
+        if due <= now and not event._catch_up:
+            later = next_point(event._first, step, now)
+            event.skipped += later - point
+            point, due = later, grid_point(event._first, step, later)
+        event._point = point
+        event._due = due
+        entry = (due, event._number, event)
+        if due <= now:
+            heappush(self.agenda.heap, entry)  # owed by CATCH_UP: this turn's, in its place among the others
+        else:
+            self.agenda.fresh.append(entry)
+
+    def _keep_lag(self, started: float) -> None:
+        if self.lag > self.worst_lag:
+            self.worst_lag = self.lag
+        if started - self._window > LAG_WINDOW:
             self._window, self._lag_before, self.lag = started, self.lag, 0.0
-        return calls, started
 
     def recent_lag(self) -> float:
         """Seconds: the worst lateness of the last one to two windows."""
         age = monotonic() - self._window
-        return max(self.lag, self._lag_before if age < LAG_WINDOW else 0.0) if age < 2 * LAG_WINDOW else 0.0
+        if age > 2 * LAG_WINDOW:
+            return 0.0
+        return max(self.lag, self._lag_before if age < LAG_WINDOW else 0.0)

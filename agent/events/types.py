@@ -50,24 +50,24 @@ class SlowCallback:
 
 
 class SlowCallbackError(RuntimeError):
-    """A callback held the loop too long and ``on_slow="stop"`` was asked for. Leaves ``loop()``; ``slow`` names the offender."""
+    """A callback held the loop too long under ``on_slow="stop"``. Leaves ``loop()``; ``slow`` names the offender."""
 
     def __init__(self, slow: SlowCallback) -> None:
         super().__init__(str(slow))
         self.slow = slow
 
 
-class WorkRejected(RuntimeError):
-    """A piece of work was not taken: the queue is full (raised at the caller), or the manager closed before it began (``on_error``)."""
+class WorkRejected(RuntimeError):  # noqa: N818 - the contract's name
+    """Not taken, as the queue is full: raised at the caller. Or the manager was closed first: given to ``on_error``."""
 
 
-class WorkTimeout(TimeoutError):
-    """A piece of work took longer than its ``timeout``, or was still running when the manager was closed. Given to its ``on_error``."""
+class WorkTimeout(TimeoutError):  # noqa: N818 - the contract's name
+    """It took longer than its ``timeout``, or was still running when the manager was closed. Given to ``on_error``."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackStats:
-    """All calls under one name: how many, the longest and the sum in seconds, how many were flagged slow, how many raised.
+    """All calls under one name: number, longest and sum in seconds, how many were flagged slow, how many raised.
 
     For ``Dispatch.WORKER`` the time is the worker's, not the loop's.
     """
@@ -82,7 +82,7 @@ class CallbackStats:
 
 @dataclass(frozen=True, slots=True)
 class SlowStats:
-    """All slow calls under one name: count, worst and total seconds, and the function that was last flagged (None: built-in)."""
+    """All slow calls under one name: number, longest and sum in seconds, and the function that was last flagged."""
 
     name: str
     count: int

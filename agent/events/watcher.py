@@ -59,7 +59,6 @@ class Watcher:
         self._bell.acquire()
         self.owner = 0  # ident of the loop's thread
         self.asleep = True
-        self.turn = 0  # counted by the loop; the watcher tells a quiet period by it
 
     def wake(self) -> None:
         """Called by the loop at the start of a turn's callbacks if ``asleep``. One futex call, once a quiet period."""
@@ -80,12 +79,12 @@ class Watcher:
         reported = 0.0  # `since` of the call that was last reported
         hung = 0.0
         while not self._stopping:
-            turn = self.turn
+            turn = self._meter.turn
             since, running = self._meter.since, self._meter.event is not None
             elapsed = monotonic() - since
             if not running:
                 self._bell.acquire(timeout=self._period)
-                if self.turn == turn and self._meter.event is None and not self._stopping:
+                if self._meter.turn == turn and self._meter.event is None and not self._stopping:
                     self._sleep(turn)
             elif elapsed < self._slow_after:
                 # The next look comes when this call, should it still run then, is slow for certain.
@@ -105,7 +104,7 @@ class Watcher:
     def _sleep(self, turn: int) -> None:
         """Wait without a time-out. The flag first, then a last look: a turn that began between is not overlooked."""
         self.asleep = True
-        if self.turn != turn:
+        if self._meter.turn != turn:
             self.asleep = False
             return
         self._bell.acquire()
@@ -113,12 +112,12 @@ class Watcher:
     def _look(self, since: float) -> SlowCallback | None:
         """The running call with its stack, or None if it is no longer the one that began at ``since``."""
         meter = self._meter
-        event, fn = meter.event, meter.fn
+        event = meter.event
         stack = _stack(sys._current_frames().get(self.owner))
-        if event is None or fn is None or meter.since != since:
+        if event is None or meter.since != since:
             return None
         meter.seen = (since, stack)
-        return SlowCallback(event.name, *place_of(fn), monotonic() - since, running=True, stack=stack)
+        return SlowCallback(event.name, *place_of(event._fn), monotonic() - since, running=True, stack=stack)
 
     def _report(self, since: float) -> None:
         slow = self._look(since)
@@ -147,7 +146,7 @@ class Watcher:
             log.error("callback.hung name=%s duration=%.1fs stack=%s", slow.name, slow.duration, " > ".join(slow.stack))
 
     def _end(self, slow: SlowCallback) -> None:
-        """End the process. Nothing here may wait: not for logging's locks, not for a standard error that nobody reads."""
+        """End the process. Nothing here may wait: not for logging's locks, nor for a stderr that nobody reads."""
         frame = sys._current_frames().get(self.owner)
         text = f"callback hung: {slow}; ending the process (on_slow='stop')\n" + "".join(traceback.format_stack(frame))
         writer = start_thread("events-last-words", os.write, 2, text.encode(errors="replace"))

@@ -28,6 +28,7 @@ class Work(Event):
     """The handle of a piece of work. ``fired`` is 1 once its owner has heard of it."""
 
     __slots__ = (
+        "_active",
         "_delivery",
         "began",
         "cost",
@@ -51,7 +52,6 @@ class Work(Event):
         delivery: Delivery,
         fn: Callable[..., object],
         args: tuple[object, ...],
-        name: str | None,
         tally: Tally,
         key: Hashable = None,
         weight: float = 1.0,
@@ -63,7 +63,6 @@ class Work(Event):
         self._delivery = delivery
         self._fn = fn
         self._args = args
-        self._name = name
         self._tally = tally
         self._active = True
         self.fired = 0
@@ -84,6 +83,10 @@ class Work(Event):
         self.worker: Worker | None = None
         self.result: object = None
         self.error: BaseException | None = None
+
+    @property
+    def active(self) -> bool:
+        return self._active
 
     @property
     def done(self) -> bool:
