@@ -80,7 +80,7 @@ types: $(VENV)/.dev ## Check the types: mypy --strict on agent and drivers
 	@$(VENV)/bin/mypy
 
 .PHONY: docs
-docs: $(VENV)/.runtime ## Write the generated pages: docs/configuration.md, docs/drivers/*.md
+docs: $(VENV)/.runtime ## Write the generated pages: docs/configuration.md, docs/cli.md, docs/drivers/*.md
 	@$(VENV)/bin/python docs/generate.py
 
 .PHONY: docs-check
@@ -97,7 +97,7 @@ wheel-check: $(VENV)/.dev ## Build the wheel, install it into an empty environme
 	@tools/wheel-check $(VENV)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Measure the figures of the README (ten minutes; needs Mosquitto; docs/benchmarks.md)
+bench: $(VENV)/.dev ## Measure the figures of the README (ten minutes; needs Mosquitto; ARGS=--quick)
 	@tools/apt mosquitto strace
 	@$(VENV)/bin/python -m bench $(ARGS)
 
