@@ -40,7 +40,7 @@ class DemoError(RuntimeError):
 
 
 CONFIG = """\
-# The configuration of `outstation demo`; removed when it ends. Copy what you need.
+# The configuration of `outstation demo`, which removes it when it ends.
 
 [agent]
 id = "{agent}"

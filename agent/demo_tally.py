@@ -84,10 +84,7 @@ class Tally:
         received, lost = sum(d.received for d in tallies), sum(d.lost for d in tallies)
         duplicates, faults = sum(d.duplicates for d in tallies), sum(d.faults for d in tallies)
         by_device = ", ".join(f"{name} {tally.received}" for name, tally in self.devices.items())
-        return (
-            f"received {received} readings ({by_device}); lost {lost}, duplicates {duplicates}; "
-            f"{faults} bad lines counted as faults"
-        )
+        return f"received {received} readings ({by_device}); lost {lost}, duplicates {duplicates}; faults {faults}"
 
 
 def compact(fields: dict[str, Any]) -> str:
