@@ -81,6 +81,8 @@ def _load(file: str) -> Config:
     from agent.errors import ConfigError
     from agent.registry import discover
 
+    if not file:
+        raise click.BadParameter("the name of the file is empty", param_hint="--config")
     try:
         return load(file, discover())
     except ConfigError as error:

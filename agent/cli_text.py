@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import wrap
+from typing import Any
+
+from pydantic import BaseModel
 
 from agent.codec import Topics
 from agent.config import Config, Device
 from agent.config_files import Place
+from agent.config_lines import KeyPath
 from agent.config_options import Option, duration_text, options, size_text, toml
-from agent.config_words import shown
+from agent.config_words import MASK, masked_url, secret
 from agent.driver import Channel
 from agent.errors import PluginError
 from agent.registry import DriverEntry, Registry, known_channels
@@ -111,19 +115,27 @@ def _reads(device: Device, notes: list[str]) -> str:
             notes.append(f"{device.config.name}: {port} is not there now; it is opened as soon as it is")
         elif not os.access(port, os.R_OK | os.W_OK):
             notes.append(f"{device.config.name}: this user may not open {port}; the agent's user may need its group")
-    return str(shown(port, ())).strip('"')
+    return masked_url(port)
 
 
 def _settings(device: Device) -> str:
     """What the configuration says of the device beyond its name, driver and port; what may be secret is masked."""
     said = device.config.model_fields_set - {"name", "driver", "port", "channels"}
-    parts = []
-    for key in device.config.__class__.model_fields:
-        if key in said:
-            value = getattr(device.config, key)
-            text = shown(value, (key,)) if isinstance(value, str) else None
-            parts.append(f"{key} = {text or toml(value)}")
-    return ", ".join(parts)
+    settings = {key: getattr(device.config, key) for key in device.config.__class__.model_fields if key in said}
+    return ", ".join(f"{key} = {toml(_masked(value, (key,)))}" for key, value in settings.items())
+
+
+def _masked(value: Any, path: KeyPath) -> Any:
+    """A setting without what may be secret in it, however deep."""
+    if secret(path):
+        return MASK
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_defaults=True)
+    if isinstance(value, Mapping):
+        return {key: _masked(item, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(item, path) for item in value]
+    return masked_url(value) if isinstance(value, str) else value
 
 
 def _channels(device: Device, notes: list[str]) -> list[str]:

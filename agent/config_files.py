@@ -127,11 +127,13 @@ def key_text(path: KeyPath) -> str:
     return text
 
 
-def quoted(text: str, longest: int = 80) -> str:
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def quoted(text: str, longest: int = 120) -> str:
     """A TOML basic string of one line, cut at so many characters."""
     text = text if len(text) <= longest else text[: longest - 3] + "..."
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
+    return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else f"\\U{ord(c):08X}") for c in text) + '"'
 
 
 def _drop_ins(path: str) -> tuple[list[str], list[Problem]]:

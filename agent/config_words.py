@@ -38,7 +38,7 @@ def shown(value: Any, path: KeyPath) -> str | None:
         return quoted(masked_url(value))
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return str(value)[:40]  # a number of 4000 digits is possible
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -63,15 +63,15 @@ def explained(
     """(path within table, message, remedy) of each thing that is wrong; one for each path, whatever a union tried."""
     found: dict[KeyPath, list[tuple[str, str]]] = {}
     for detail in error.errors(include_url=False):
-        path = _path(detail, table)
+        path = _path(detail, table, model)
         if detail["type"] == "extra_forbidden":
             words = "unknown key", _instead(str(path[-1]), _fields(model, path[:-1]), _at(table, path[:-1]))
         elif detail["type"] == "missing" and (field := _fields(model, path[:-1]).get(detail["loc"][-1])):
             words = "missing", field.description or ""
         else:
             words = _words(detail, path, table)
-            if not path:
-                path = _mentioned(words[0], table)
+            if detail["type"] not in _MESSAGES or detail["type"] == "value_error":
+                path += _mentioned(words[0], _at(table, path))
         if words not in found.setdefault(path, []):
             found[path].append(words)
     for path, all_words in found.items():
@@ -79,7 +79,7 @@ def explained(
         yield path, ", or: ".join(message for message, _ in all_words), ", or: ".join(remedies)
 
 
-def _path(detail: ErrorDetails, table: Any) -> KeyPath:
+def _path(detail: ErrorDetails, table: Any, model: type[BaseModel]) -> KeyPath:
     """Where in the file: pydantic's location without the names of union members, which no file contains."""
     path: KeyPath = ()
     for part in detail["loc"]:
@@ -87,8 +87,10 @@ def _path(detail: ErrorDetails, table: Any) -> KeyPath:
         if inside:
             table = table[part]
             path = (*path, part)
-    missing = detail["type"] == "missing" and isinstance(detail["loc"][-1], str)
-    return (*path, detail["loc"][-1]) if missing else path
+    last = detail["loc"][-1] if detail["loc"] else None
+    if isinstance(last, str) and path[-1:] != (last,) and (detail["type"] == "missing" or last in _fields(model, path)):
+        path = (*path, last)  # a key that is not there, and should be
+    return path
 
 
 def _at(table: Any, path: KeyPath) -> Any:
@@ -100,9 +102,10 @@ def _at(table: Any, path: KeyPath) -> Any:
     return table
 
 
-def _mentioned(message: str, table: Mapping[str, Any]) -> KeyPath:
-    """The first key of the table that a message about the table as a whole speaks of."""
-    return next(((word,) for word in re.findall(r"\w+", message) if word in table), ())
+def _mentioned(message: str, table: Any) -> KeyPath:
+    """The first key of the table that a message about the table as a whole speaks of; () if it is no table."""
+    words = re.findall(r"\w+", message) if isinstance(table, dict) else ()
+    return next(((word,) for word in words if word in table), ())
 
 
 def _instead(key: str, known: Mapping[Any, FieldInfo], table: Any) -> str:
@@ -166,6 +169,7 @@ _MESSAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "int_type": _due("a whole number"),
     "int_parsing": _due("a whole number"),
     "int_from_float": _due("a whole number"),
+    "int_parsing_size": lambda _: "too large",
     "float_type": _due("a number"),
     "float_parsing": _due("a number"),
     "bool_type": _due("true or false"),
@@ -178,10 +182,10 @@ _MESSAGES: dict[str, Callable[[dict[str, Any]], str]] = {
     "model_attributes_type": _due("a table"),
     "literal_error": lambda ctx: f"must be {_choices(ctx)}",
     "enum": lambda ctx: f"must be {_choices(ctx)}",
-    "greater_than": lambda ctx: f"must be more than {ctx['gt']:g}",
-    "greater_than_equal": lambda ctx: f"must be at least {ctx['ge']:g}",
-    "less_than": lambda ctx: f"must be less than {ctx['lt']:g}",
-    "less_than_equal": lambda ctx: f"must be at most {ctx['le']:g}",
+    "greater_than": lambda ctx: f"must be more than {_plain(ctx['gt'])}",
+    "greater_than_equal": lambda ctx: f"must be at least {_plain(ctx['ge'])}",
+    "less_than": lambda ctx: f"must be less than {_plain(ctx['lt'])}",
+    "less_than_equal": lambda ctx: f"must be at most {_plain(ctx['le'])}",
     "finite_number": lambda _: "must be finite",
     "string_too_short": lambda ctx: (
         "must not be empty" if ctx["min_length"] == 1 else f"needs at least {ctx['min_length']} characters"
@@ -207,6 +211,10 @@ def _words(detail: ErrorDetails, path: KeyPath, table: Mapping[str, Any]) -> tup
     if isinstance(value, str) and value:
         message = message.replace(value, MASK if secret(path) else masked_url(value))
     return message, _remedy(kind, context, path, value)
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def _choices(context: dict[str, Any]) -> str:

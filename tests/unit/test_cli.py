@@ -12,10 +12,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import BaseModel
 
 import agent
 from agent import app, log
 from agent.cli import STATUSES, cli
+from agent.cli_text import report
+from agent.config import load
+from agent.driver import Context, DeviceConfig, Driver, Port
+from agent.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = """
@@ -112,6 +117,47 @@ def test_check_of_an_empty_file_says_that_nothing_is_read(tmp_path: Path) -> Non
     assert "$OUTSTATION_TEST_UNSET (mqtt.password_env) is not set here" in result.stdout
 
 
+class Auth(BaseModel):
+    user: str = ""
+    password: str = ""
+
+
+class SecretiveConfig(DeviceConfig):
+    port: str
+    api_token: str
+    tokens: tuple[str, ...]
+    auth: Auth
+    peers: dict[str, Auth]
+    url: str
+
+
+class Secretive(Driver):
+    """Needs secrets, and has a defect."""
+
+    Config = SecretiveConfig
+
+    def __init__(self, config: Any, ctx: Context) -> None:
+        super().__init__(config, ctx)
+        ctx.now()
+
+    def start(self, port: Port | None) -> None: ...
+
+
+def test_check_shows_no_secret_of_a_device_and_survives_a_defect_of_its_driver(tmp_path: Path) -> None:
+    path = tmp_path / "outstation.toml"
+    path.write_text(
+        '[[device]]\nname = "a"\ndriver = "secretive"\nport = "socket://ann:s3cret@h:1"\napi_token = "s3cret"\n'
+        'tokens = ["s3cret"]\nauth = { user = "ann", password = "s3cret" }\nurl = "http://ann:s3cret@h/"\n'
+        'peers.one = { user = "bob", password = "s3cret" }\n'
+    )
+    text = "\n".join(report(load(path, Registry.of({"secretive": Secretive}))))
+    assert "s3cret" not in text
+    assert 'user = "ann", password = "***"' in text
+    assert "  reads     socket://***@h:1\n" in text
+    assert "  gives     unknown\n" in text
+    assert "Secretive failed: AttributeError: 'NoneType' object has no attribute 'now'" in text
+
+
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_wrong_configuration_ends_with_78_and_all_that_is_wrong(command: str, tmp_path: Path) -> None:
     path = tmp_path / "outstation.toml"
@@ -132,6 +178,7 @@ def test_the_option_weighs_more_than_the_environment(good: Path) -> None:
     result = outstation("check", OUTSTATION_CONFIG="/nowhere.toml")
     assert result.exit_code == 78
     assert "/nowhere.toml\n    no such file; name another with -c FILE" in result.stderr
+    assert outstation("check", "-c", "").exit_code == 2
 
 
 def test_run_gives_the_agent_its_configuration_and_the_shell_its_status(

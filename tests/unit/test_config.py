@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from agent.config import RESERVED, SECTIONS, Config, default_id, load, problems_text
 from agent.config_files import Place
@@ -24,11 +24,28 @@ class ChannelConfig(BaseModel):
 
     unit: str = ""
     scale: float = 1.0
+    low: float = 0.0
+    high: float = 100.0
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
 
 
 class SerialDeviceConfig(SerialConfig):
     channels: dict[str, ChannelConfig] = Field(default_factory=dict)
     api_token: str = ""
+    shape: Literal["round", "other"] = "round"
+    size: int | Literal["auto"] | None = Field(None, validate_default=True)
+
+    @field_validator("size")
+    @classmethod
+    def _needed(cls, size: Any, info: ValidationInfo) -> Any:
+        if size is None and info.data.get("shape") == "other":
+            raise ValueError('shape = "other" needs it')
+        return size
 
 
 class Serial(StreamDriver):
