@@ -161,11 +161,12 @@ def test_unplugged_and_plugged_in_again(serial_device: PtyPort, outstation_start
 def test_a_lost_broker_costs_no_reading_and_no_order(
     serial_device: PtyPort, outstation_start: Start, relay: Relay
 ) -> None:
-    outstation = outstation_start({"mqtt": {"urls": [relay.url]}, "device": [lines("weather", serial_device)]})
+    config = {"mqtt": {"urls": [relay.url]}, "device": [lines("weather", serial_device)]}
+    outstation = outstation_start(config, timeout=40.0)  # a link that is lost so often rests for seconds
     last = 0
     for outage in range(1, 4):
         relay.cut()
-        outstation.wait_status(lambda s, n=outage: s["link"]["connects"] >= n, 30)
+        outstation.wait_status(lambda s, n=outage: s["link"]["connects"] >= n)
         burst(serial_device, last + 1, last + 300)
         last += 300
         relay.mend()
