@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
@@ -154,12 +155,12 @@ class _Check:
         tables = merged.data.get("device")
         self.tables: list[Any] = tables if isinstance(tables, list) else []
         names = [table.get("name") if isinstance(table, dict) else None for table in self.tables]
+        count = Counter(name for name in names if isinstance(name, str))
+        self.first = {name: index for index, name in reversed([*enumerate(names)]) if isinstance(name, str)}
         # A device is called by its name in messages; by its number, from 0, where the name is none or not its own.
         self.labels = [
-            name
-            if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]+", name) and names.count(name) == 1
-            else str(i)
-            for i, name in enumerate(names)
+            name if isinstance(name, str) and count[name] == 1 and re.fullmatch(r"[A-Za-z0-9_-]+", name) else str(index)
+            for index, name in enumerate(names)
         ]
 
     def problem(self, path: KeyPath, message: str, remedy: str = "", *, value: bool = True) -> None:
@@ -235,15 +236,9 @@ class _Check:
         if name in RESERVED:
             others = ", ".join(RESERVED)
             self.problem((*path, "name"), "reserved: it is a topic of the agent itself", f"any name but {others}")
-        for index in range(int(path[1])):
-            if (
-                isinstance(name, str)
-                and isinstance(self.tables[index], dict)
-                and self.tables[index].get("name") == name
-            ):
-                first = self.merged.place(("device", index, "name"))
-                self.problem((*path, "name"), f"a device of that name is at {first.file}:{first.line}", "rename one")
-                return
+        if isinstance(name, str) and (index := self.first[name]) != path[1]:
+            place = self.merged.place(("device", index, "name"))
+            self.problem((*path, "name"), f"a device of that name is at {place.file}:{place.line}", "rename one")
 
     def driver(self, path: KeyPath, table: dict[str, Any]) -> type[Driver] | None:
         """The class that the device names, or None; a problem is noted unless ``DeviceConfig`` will find it."""
