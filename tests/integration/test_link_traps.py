@@ -32,6 +32,7 @@ from mqtt_support import (
 )
 from paho.mqtt import client as paho
 
+from agent import mqtt_wire
 from agent.codec import encode_fields
 from agent.model import Reading
 from agent.testing.certificates import Certificates
@@ -115,11 +116,15 @@ def test_3_silence_is_noticed_within_one_and_a_half_keepalives_and_told_once() -
         it.run_for(0.3)
         assert len(it.downs) == 1
         assert it.error.reason == "lost"
-        assert 2.0 <= pinged[0] - since[0] <= 2.7
-        assert noticed - since[0] <= 3.2
+        # By design 2.0 to 2.5 and 2.5 to 3.0; paho itself would take 4.0 and more. The rest is for a busy machine.
+        assert 1.9 <= pinged[0] - since[0] < 3.0
+        assert noticed - since[0] < 3.9
 
 
-def test_4_all_messages_of_one_tls_record_arrive(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk", [65_536, 150])
+def test_4_all_messages_of_one_tls_record_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    # A record holds 16 KiB at most, so that one read takes all of it; a smaller one must ask TLS for the rest.
+    monkeypatch.setattr(mqtt_wire, "_CHUNK", chunk)
     made = Certificates.make(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made.cert_file, made.key_file)
