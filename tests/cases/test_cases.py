@@ -85,7 +85,7 @@ def encoded(items: Iterable[dict[str, Any]]) -> str:
 def test_case(case: Path, request: pytest.FixtureRequest) -> None:
     data = wire_bytes(case)
     file = case / "expected.jsonl"
-    if not file.exists() and request.config.getoption("--write-missing"):
+    if not file.exists() and request.config.getoption("--write-missing", default=False):
         file.write_text(encoded(replay(new_parser(case), [data])))
         pytest.skip(f"wrote {file}: read it")
     expected = file.read_text()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.framing import ENDINGS, LineFramer
@@ -51,6 +51,7 @@ def reference(data: bytes, ending: bytes | None, longest: int) -> list[bytes | F
         data = data[place + width :]
 
 
+@settings(deadline=None)
 @given(streams, endings, st.integers(1, 12), st.lists(st.integers(0, 400), max_size=12))
 def test_any_chopping_gives_what_the_reference_gives(
     data: bytes, ending: bytes | None, longest: int, places: list[int]
@@ -61,6 +62,7 @@ def test_any_chopping_gives_what_the_reference_gives(
     assert run(ending, longest, cut(data, places)) == expected
 
 
+@settings(deadline=None)
 @given(streams, endings, st.integers(1, 12))
 def test_it_never_keeps_more_than_a_line_and_an_ending(data: bytes, ending: bytes | None, longest: int) -> None:
     framer = LineFramer(ending, longest)

@@ -73,6 +73,22 @@ def test_directories_that_are_made_at_once_are_not_overtaken(watch: PathWatch, t
     assert watch.read() == {"a"}, "by-id was made before anybody could watch it"
 
 
+def test_a_directory_that_is_made_while_its_parent_is_being_watched_is_not_missed(
+    watch: PathWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "by-id" / "usb-x"
+    real = hotplug._Inotify.add
+
+    def overtaken(self: hotplug._Inotify, directory: str) -> int:
+        path.parent.mkdir(exist_ok=True)
+        return real(self, directory)
+
+    monkeypatch.setattr(hotplug._Inotify, "add", overtaken)
+    watch.add(str(path), "a")
+    path.touch()
+    assert watch.read() == {"a"}
+
+
 def test_a_link_counts_once_both_it_and_its_target_are_there(watch: PathWatch, tmp_path: Path) -> None:
     link = tmp_path / "serial" / "by-id" / "usb-x"
     node = tmp_path / "ttyUSB0"

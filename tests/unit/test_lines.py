@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice, permutations
 from typing import Any
 
 import pytest
@@ -97,12 +98,19 @@ def test_it_writes_nothing_unasked() -> None:
 
 
 def test_names_from_noise_do_not_pile_up_and_do_not_lock_a_channel_out() -> None:
-    parser = LineParser(config(channels={"t": {}}))
-    for n in range(20_000):
-        parser.feed(b'{"noise %d":1,"%d noise":2}\n' % (n, n))
-    assert len(parser._rules._owners) < 2000
-    assert len(parser._rules._plans) < 100
-    assert parser.feed(b'{"t":1}\n{"noise_1":2}\n{"t ":3}\n')[:2] == [Sample({"t": 1}), Sample({"noise_1": 2})]
+    parser = LineParser(config(channels={"t": {}}, longest="64KiB"))
+    for n in range(100):
+        parser.feed(b"{%s}\n" % b",".join(b'"noise %d":1' % k for k in range(n * 100, n * 100 + 100)))
+        assert len(parser._rules._owners) < 1200
+    parser.feed(b'{"noise 9999":1}\n')
+    assert parser.feed(b'{"t":1}\n{"noise_1":2}\n') == [Sample({"t": 1}), Sample({"noise_1": 2})]
+
+
+def test_layouts_of_the_same_names_do_not_pile_up() -> None:
+    parser = LineParser(config())
+    for order in islice(permutations("abcdef"), 500):
+        parser.feed(("{" + ",".join(f'"{name}":1' for name in order) + "}\n").encode())
+        assert len(parser._rules._plans) < 100
 
 
 def test_a_line_is_bounded_in_fields_and_names() -> None:
