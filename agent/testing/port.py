@@ -52,7 +52,6 @@ class FakePort:
     def hang_up(self) -> None:
         """The device is unplugged. What it sent before and nobody read is gone with it, as on a tty."""
         self._gone = True
-        self._input.clear()
         self._changed()
 
     def answer(self, request: bytes, response: bytes | Callable[[], bytes]) -> None:

@@ -82,6 +82,16 @@ def test_it_ends_cleanly_and_starts_again(serial_device: PtyPort, outstation_sta
     outstation.wait_offline()  # by the Will
 
 
+def test_a_report_of_an_earlier_start_is_not_taken_for_the_new_ones(
+    serial_device: PtyPort, outstation_start: Start
+) -> None:
+    outstation = outstation_start(config(serial_device))
+    before = outstation.wait_status(lambda status: status["uptime_s"] > 0.5)
+    outstation.kill()
+    outstation.start(wait=False)
+    assert outstation.status()["uptime_s"] < before["uptime_s"]
+
+
 def test_who_waits_for_an_agent_that_ends_learns_it_at_once(serial_device: PtyPort, outstation_start: Start) -> None:
     outstation = outstation_start(config(serial_device))
     outstation.signal(signal.SIGKILL)

@@ -21,6 +21,7 @@ class Device(Protocol):
     def say(self, data: bytes) -> None: ...
     def hang_up(self) -> None: ...
     def block(self) -> bytes: ...
+    def make_room(self) -> bytes: ...
     def take(self) -> bytes: ...
 
 
@@ -37,6 +38,11 @@ class Fake:
     def block(self) -> bytes:
         """Leave no room: what was written for that."""
         self.port.room = 0
+        return b""
+
+    def make_room(self) -> bytes:
+        """The device takes what is on its way, and nobody calls flush: what it took."""
+        self.port.room = 1000
         return b""
 
     def take(self) -> bytes:
@@ -61,6 +67,12 @@ class Real:
             self.port.write(b"#" * 1000)
             filled += b"#" * 1000
         return filled
+
+    def make_room(self) -> bytes:
+        taken = b""
+        while not select.select([], [self.port], [], 0)[1]:
+            taken += self.line.read()
+        return taken
 
     def take(self) -> bytes:
         data = b""
@@ -148,6 +160,14 @@ def test_what_finds_no_room_waits_and_goes_out_in_order(device: Device) -> None:
     assert calls == [True]
     assert device.take() == b"first" + filled + b"secondthird"
     assert calls == [True, False]
+
+
+def test_what_is_written_while_something_waits_does_not_overtake_it(device: Device) -> None:
+    filled = device.block()
+    device.port.write(b"second")
+    taken = device.make_room()
+    device.port.write(b"third")  # there is room, but not for this
+    assert taken + device.take() == filled + b"secondthird"
 
 
 def test_a_device_that_takes_nothing_for_good_is_lost(device: Device) -> None:
