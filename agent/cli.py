@@ -127,13 +127,14 @@ def run(file: str, log_level: str) -> None:
       OUTSTATION_CONFIG=my.toml outstation run
     """
     gc.disable()  # starting makes many objects and no garbage: a tenth of the time until the first reading
-    config = _load(file)
+    try:
+        config = _load(file)
 
-    from agent import app, log
-
+        from agent import app, log
+    finally:
+        gc.freeze()  # what is here now stays: later collections need not look at it
+        gc.enable()
     log.set_up(log_level)
-    gc.freeze()  # what is here now stays: later collections need not look at it
-    gc.enable()
     sys.exit(app.run(config))
 
 

@@ -61,7 +61,7 @@ def explained(
     error: ValidationError, table: Mapping[str, Any], model: type[BaseModel]
 ) -> Iterator[tuple[KeyPath, str, str]]:
     """(path within table, message, remedy) of each thing that is wrong; one for each path, whatever a union tried."""
-    found: dict[KeyPath, list[tuple[str, str]]] = {}
+    found: dict[KeyPath, dict[tuple[str, str], None]] = {}  # each path's texts, in their order and once
     for detail in error.errors(include_url=False):
         path = _path(detail, table, model)
         if detail["type"] == "extra_forbidden":
@@ -72,8 +72,7 @@ def explained(
             words = _words(detail, path, table)
             if detail["type"] not in _MESSAGES or detail["type"] == "value_error":
                 path += _mentioned(words[0], _at(table, path))
-        if words not in found.setdefault(path, []):
-            found[path].append(words)
+        found.setdefault(path, {})[words] = None
     for path, all_words in found.items():
         remedies = dict.fromkeys(remedy for _, remedy in all_words if remedy)
         yield path, ", or: ".join(message for message, _ in all_words), ", or: ".join(remedies)

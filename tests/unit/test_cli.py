@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -185,12 +186,14 @@ def test_run_gives_the_agent_its_configuration_and_the_shell_its_status(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
+    assert gc.isenabled()
     monkeypatch.setattr(app, "run", lambda config: given.append(config) or 70)
     monkeypatch.setattr(log, "set_up", given.append)
     result = outstation("run", "-c", str(good), "--log-level", "debug")
     assert result.exit_code == 70
     assert given[0] == "debug"
     assert given[1].agent.id == "greenhouse-1"
+    assert gc.isenabled()
 
 
 def test_drivers_are_listed_with_their_first_line() -> None:
