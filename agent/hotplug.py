@@ -194,10 +194,10 @@ def _deciding(path: str) -> Iterator[tuple[str, str]]:
 
 
 class _Inotify:
-    """Four calls of libc. (inotify_simple would run ldconfig to find libc: a fork, and 20 ms of the loop.)"""
+    """Four calls of libc. (inotify_simple runs ldconfig to find libc: a fork, from the event loop.)"""
 
     def __init__(self) -> None:
-        import ctypes  # 3 ms and 0.7 MiB, which an agent without such a device need not pay
+        import ctypes  # 2 ms and 0.3 MiB, which an agent without such a device need not pay
 
         self._errno = ctypes.get_errno
         self._libc = ctypes.CDLL(None, use_errno=True)

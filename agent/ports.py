@@ -50,7 +50,7 @@ class SerialSettings(BaseModel):
     bytesize: Literal[5, 6, 7, 8] = Field(8, description="Data bits.")
     parity: Literal["none", "even", "odd", "mark", "space"] = Field("none", description="Parity bit.")
     stopbits: Annotated[float, AfterValidator(_stopbits)] = Field(
-        1, description="Stop bits; Linux makes 2 of 1.5.", json_schema_extra={"enum": [1, 1.5, 2]}
+        1, description="Stop bits: 1, 1.5 or 2; Linux sends 2 for 1.5.", json_schema_extra={"enum": [1, 1.5, 2]}
     )
     flow: Literal["none", "xonxoff", "rtscts", "dsrdtr"] = Field("none", description="Flow control.")
     dtr: bool = Field(
