@@ -191,7 +191,7 @@ def test_what_is_switched_off_is_not_read(tree: Tree) -> None:
 
 
 def test_the_figures_are_psutils() -> None:
-    """psutil is the library that everybody else takes these from; the agent does without (docs/decisions/018-host-without-psutil.md)."""
+    """psutil is the library that everybody else takes these from; the agent does without (decision 018)."""
     found = procfs.memory()
     theirs = psutil.virtual_memory()
     assert found["MemTotal"] == theirs.total
