@@ -3,8 +3,8 @@
 Every function takes ``root``, so that tests give a tree of their own. Each raises OSError where its file is refused and
 ValueError or LookupError where it is not what proc(5) says; what a machine does not have is left out.
 
-psutil knows the same. It needs a compiler on 32-bit Pis and 13 ms at start, and takes no root; its boot time is the wall
-clock's, its cpu_percent() one for each thread. A test holds these figures against psutil's.
+psutil knows the same. It needs a compiler on 32-bit Pis and 13 ms at start, and takes no root; its boot time is that of
+the wall clock, its cpu_percent() one for each thread. A test holds these figures against psutil's.
 """
 
 from __future__ import annotations
