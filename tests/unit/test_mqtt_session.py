@@ -1,0 +1,241 @@
+"""One connection over a socket pair: no network, no clock, and the order of things to the call."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any, Self
+
+import pytest
+
+from agent.errors import LinkError
+from agent.events import EventManager, ManualClock
+from agent.mqtt_client import Client
+from agent.mqtt_connect import Attempt
+from agent.mqtt_session import Session
+from agent.mqtt_settings import MqttSettings, parse_url
+from agent.mqtt_wire import Wire
+
+CONNACK = b"\x20\x02\x00\x00"
+CONNACK_5 = b"\x20\x03\x00\x00\x00"
+
+
+class Line:
+    """A session that is up, and the broker's end of its connection."""
+
+    def __init__(self, version: str = "3.1.1", **settings: Any) -> None:
+        self.clock = ManualClock()
+        self.failures: list[BaseException] = []
+        self.manager = EventManager(self.clock, on_callback_error=lambda _event, error: self.failures.append(error))
+        ours, self.broker = socket.socketpair()
+        self.broker.settimeout(5)
+        self.wire = Wire(ours)
+        made = MqttSettings.model_validate({"version": version, **settings})
+        self.session = Session(
+            self.manager, Attempt(parse_url("mqtt://broker"), made), self.wire, "id", ("will", b"offline"), self
+        )
+        self.ups = 0
+        self.ends: list[LinkError | None] = []
+        self.acked: list[Any] = []
+        self.refused: list[tuple[Any, str]] = []
+        self.messages: list[tuple[str, bytes, bool]] = []
+        self.session.begin()
+        self.broker.recv(4096)
+        self.say(CONNACK_5 if version == "5" else CONNACK)
+        assert self.ups == 1
+
+    # what the session tells
+
+    def session_up(self) -> None:
+        self.ups += 1
+
+    def session_acked(self, tokens: list[Any]) -> None:
+        self.acked += tokens
+
+    def session_refused(self, token: Any, topic: str, error: LinkError) -> None:  # noqa: ARG002
+        self.refused.append((token, error.reason))
+
+    def session_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        self.messages.append((topic, payload, retained))
+
+    def session_ended(self, error: LinkError | None) -> None:
+        self.ends.append(error)
+
+    # what the test does
+
+    def say(self, data: bytes) -> None:
+        self.broker.sendall(data)
+        self.turn()
+
+    def turn(self) -> None:
+        while self.manager.run_once(0):
+            pass
+
+    def publish(self, count: int = 1, qos: int = 1) -> None:
+        self.session.cork()
+        for n in range(count):
+            assert self.session.publish("t", b"x", qos, False, n)
+        self.session.uncork()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.end(None)
+        self.broker.close()
+        self.manager.close()
+        assert self.failures == []
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    with Line() as line:
+        yield line
+
+
+def test_all_that_a_turn_publishes_is_one_segment(line: Line) -> None:
+    line.publish(3)
+    assert line.broker.recv(4096) == b"".join(b"\x32\x06\x00\x01t" + bytes((0, mid)) + b"x" for mid in (1, 2, 3))
+
+
+def test_acknowledgements_of_one_segment_come_in_one_call(line: Line) -> None:
+    calls: list[list[Any]] = []
+    line.session_acked = calls.append  # type: ignore[method-assign]
+    line.publish(3)
+    line.say(b"\x40\x02\x00\x01\x40\x02\x00\x03\x40\x02\x00\x63\x40\x02\x00\x01")
+    assert calls == [[0, 2]], "an unknown one and a second one mean nothing"
+    assert line.session.inflight == 1
+
+
+def test_a_packet_may_come_byte_by_byte(line: Line) -> None:
+    line.publish()
+    for byte in b"\x40\x02\x00\x01":
+        line.say(bytes((byte,)))
+    assert line.acked == [0]
+
+
+def test_the_brokers_last_words_outweigh_a_broken_pipe() -> None:
+    with Line("5") as line:
+        line.publish(2)
+        line.broker.sendall(b"\x40\x02\x00\x01" + b"\xe0\x02\x8e\x00")
+        line.broker.close()
+        line.publish()  # the pipe breaks here, before anything was read
+        line.turn()
+        assert line.acked == [0]
+        assert [error.reason for error in line.ends if error] == ["taken_over"]
+
+
+def test_what_paho_raises_ends_the_connection_and_nothing_else(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loop_read(_self: Client, _max: int = 1) -> None:
+        raise IndexError("bytearray index out of range")  # as 2.1.0 does on a short packet
+
+    monkeypatch.setattr(Client, "loop_read", loop_read)
+    line.say(b"\x40\x02\x00\x01")
+    assert [error.reason for error in line.ends if error] == ["protocol"]
+    assert line.wire.fileno() == -1
+
+
+@pytest.mark.parametrize("ending", [b"", b"\xf0\x00"], ids=["closed", "garbage"])
+def test_the_descriptor_is_unwatched_before_it_is_closed(line: Line, ending: bytes) -> None:
+    open_at_cancel: list[bool] = []
+    cancel = line.wire.on_close
+
+    def on_close() -> None:
+        open_at_cancel.append(line.wire.fileno() >= 0)
+        cancel()
+
+    line.wire.on_close = on_close
+    line.broker.sendall(ending)
+    line.broker.close()
+    line.turn()
+    assert open_at_cancel[0]
+    assert len(line.ends) == 1
+    assert line.manager.stats().descriptors == 0
+
+
+def test_qos_0_leaves_nothing_behind(line: Line) -> None:
+    for _ in range(50):
+        line.publish(10, qos=0)
+        line.broker.recv(4096)
+    assert len(line.acked) == 500
+    assert (line.session.inflight, line.session._acked, len(line.session._client._out_packet)) == (0, [], 0)
+
+
+def test_leaving_sends_what_is_held_back_then_disconnect_then_waits_for_the_broker_to_close(line: Line) -> None:
+    line.session.cork()
+    line.session.publish("t", b"x", 1, False, "token")
+    line.session.leave()
+    line.turn()
+    assert line.broker.recv(4096) == b"\x32\x06\x00\x01t\x00\x01x\xe0\x00"
+    assert line.broker.recv(4096) == b""
+    assert (line.ends, line.session.room) == ([], 0)
+    line.broker.close()
+    line.turn()
+    assert line.ends == [None]
+
+
+def test_silence_is_counted_from_the_last_byte() -> None:
+    with Line(keepalive=60) as line:
+        for _ in range(8):  # something comes every 50 s: never a reason to leave
+            line.clock.advance(50)
+            line.say(b"\xd0\x00")
+        assert line.ends == []
+        for _ in range(5):
+            line.clock.advance(15)
+            line.turn()
+        assert line.ends == []
+        line.clock.advance(15)
+        line.turn()
+        assert [error.reason for error in line.ends if error] == ["lost"]
+
+
+def test_a_keepalive_costs_four_wake_ups() -> None:
+    with Line(keepalive=60) as line:
+        fired = 0
+        for _ in range(60):
+            line.clock.advance(1.0)
+            fired += line.manager.run_once(0)
+        assert fired == 4
+
+
+def test_the_oldest_message_decides_when_the_acknowledgement_is_overdue() -> None:
+    with Line(ack_timeout=20, keepalive=600) as line:
+        line.publish()
+        line.clock.advance(15)
+        line.turn()
+        line.say(b"\x40\x02\x00\x01")
+        line.publish()
+        line.clock.advance(15)  # 30 s after the first, 15 after the second
+        line.turn()
+        assert line.ends == []
+        line.clock.advance(5)
+        line.turn()
+        assert len(line.ends) == 1
+        assert "acknowledged" in str(line.ends[0])
+
+
+@pytest.mark.parametrize(
+    ("properties", "word", "value"),
+    [(b"\x24\x01", "max_qos", 1), (b"\x25\x00", "retains", False), (b"\x21\x00\x07", "window", 7)],
+)
+def test_what_an_mqtt_5_broker_cannot_do_is_not_asked_of_it(properties: bytes, word: str, value: object) -> None:
+    ours, broker = socket.socketpair()
+    line = Line.__new__(Line)
+    with EventManager(ManualClock()) as manager, broker:
+        line.ups = 0
+        attempt = Attempt(parse_url("mqtt://b"), MqttSettings.model_validate({"version": "5"}))
+        session = Session(manager, attempt, Wire(ours), "id", None, line)
+        session.begin()
+        body = b"\x00\x00" + bytes((len(properties),)) + properties
+        broker.sendall(b"\x20" + bytes((len(body),)) + body)
+        manager.run_once(0)
+        assert getattr(session, word) == value
+        broker.recv(4096)
+        session.cork()
+        session.publish("t", b"x", 2, True, None)
+        session.uncork()
+        first = broker.recv(4096)[0]
+        assert first >> 1 & 3 <= session.max_qos
+        assert bool(first & 1) == session.retains
+        line.ends = []
+        session.end(None)
