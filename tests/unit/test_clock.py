@@ -33,6 +33,31 @@ def test_a_reading_from_before_the_step_gets_the_time_at_which_it_was_taken() ->
     assert clock.wall_ns(stamp) == BUILT_NS
 
 
+def test_being_put_aside_between_two_looks_moves_no_time() -> None:
+    """The scheduler may take 8 ms between the look at one clock and the look at the other."""
+    now = 10 * SECOND
+    pauses = iter([0, 0, 0, 8_000_000, 0, 8_000_000, 0, 0, 0, 0])
+
+    def wall() -> int:
+        nonlocal now
+        seen = BUILT_NS + now
+        now += next(pauses)
+        return seen
+
+    clock = Clock(mono_ns=lambda: now, wall_now_ns=wall)
+    assert [clock.wall_ns(10 * SECOND + n) - BUILT_NS - 10 * SECOND for n in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_slewed_clock_is_followed() -> None:
+    hands = Hands(mono=10 * SECOND, wall=BUILT_NS)
+    clock = hands.clock()
+    assert clock.wall_ns(hands.mono) == BUILT_NS
+    for _ in range(100):  # 500 ppm, the most that the kernel slews by
+        hands.mono += 100_000_000
+        hands.wall += 100_050_000
+        assert abs(clock.wall_ns(hands.mono) - hands.wall) <= 20_000
+
+
 @pytest.mark.parametrize(
     ("trust", "wall", "synchronised", "trusted"),
     [
