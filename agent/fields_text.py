@@ -1,10 +1,11 @@
 """Lines of text taken apart into fields: JSON objects, pairs, cells; and a parser made of that. Pure, linear, bounded.
 
-With it go the types of what the configuration says about text: ``Escaped``, ``Encoding``, ``NamedGroups``.
+With it go the types of what the configuration says about text: ``Columns``, ``Encoding``, ``Escaped``, ``NamedGroups``.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
@@ -307,7 +308,16 @@ def _encoding(name: str) -> str:
         raise ValueError("Python knows no encoding of text by this name") from None
     if not same:
         raise ValueError("not an extension of ASCII, so that the ends of lines cannot be found")
-    return name
+    return codecs.lookup(name).name
+
+
+def _columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    named = [*filter(None, names)]
+    if names and not named:
+        raise ValueError("no column has a name")
+    if twice := {name for name in named if named.count(name) > 1}:
+        raise ValueError(f"named twice: {', '.join(sorted(twice))}")
+    return names
 
 
 def _named_groups(pattern: str) -> str:
@@ -323,8 +333,11 @@ def _named_groups(pattern: str) -> str:
 Escaped: TypeAlias = Annotated[str, AfterValidator(_escaped)]
 """A text that ``unescape`` takes."""
 
+Columns: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_columns)]
+"""Names of the cells of a line, all different; "" stands for a cell that is skipped."""
+
 Encoding: TypeAlias = Annotated[str, AfterValidator(_encoding)]
-"""Any encoding that Python knows and in which ASCII keeps its bytes."""
+"""Any encoding that Python knows and in which ASCII keeps its bytes, by Python's own name for it."""
 
 NamedGroups: TypeAlias = Annotated[str, AfterValidator(_named_groups)]
 """A regular expression with at least one named group, or nothing."""

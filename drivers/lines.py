@@ -48,13 +48,14 @@ Sample::
 from __future__ import annotations
 
 import re
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from agent.driver import Channel, Context, Parser, Port, SerialConfig, StreamDriver
 from agent.fields import ChannelSettings, FieldRules
 from agent.fields_text import (
+    Columns,
     Encoding,
     Escaped,
     LineFields,
@@ -81,7 +82,7 @@ class LinesConfig(SerialConfig):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["json", "csv", "kv", "regex", "scalar"] = Field(description="What a line looks like.")
-    columns: tuple[str, ...] = Field(
+    columns: Columns = Field(
         (), validate_default=True, description='csv: names of the cells in their order; "" skips one.'
     )
     delimiter: str = Field(
@@ -94,17 +95,17 @@ class LinesConfig(SerialConfig):
         "", validate_default=True, description="regex: a regular expression with a named group for each channel."
     )
     channels: dict[str, ChannelSettings] = Field(
-        {}, description="What is known of channels, by their name on the wire."
+        {}, validate_default=True, description="What is known of channels, by their name on the wire."
     )
-    others: Literal["keep", "drop"] = Field("keep", description="json, kv: fields that do not stand in channels.")
+    others: Literal["keep", "drop"] = Field("keep", description="Fields that do not stand in channels.")
     partial: bool = Field(False, description="Publish the good values of a line in which single ones are bad.")
-    ignore: tuple[str, ...] = Field(
-        (), description="Lines that begin with one of these are skipped: comments, prompts."
-    )
     skip_first: bool = Field(False, description="Drop the first line after opening: it may be the tail of one.")
     ending: Ending = Field("any", description="How lines end; any: LF, CR LF or CR.")
     encoding: Encoding = Field(
         "utf-8", description="Encoding of the text: any that Python knows and that extends ASCII."
+    )
+    ignore: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="Lines that begin with one of these are skipped: comments, prompts."
     )
     longest: Size = Field(4096, ge=16, le=1 << 20, description="Longest line in bytes; a longer one is a fault.")
     wakeup: Escaped = Field(
@@ -119,11 +120,6 @@ class LinesConfig(SerialConfig):
             raise ValueError(f"only for format = {' or '.join(OF_FORMAT[name])}")
         if not value and NEEDED.get(wanted or "") == name:
             raise ValueError(f'format = "{wanted}" needs it')
-        names = [column for column in value if column] if name == "columns" else []
-        if len(names) != len({*names}):
-            raise ValueError("a column is named twice")
-        if name == "columns" and value and not names:
-            raise ValueError("no column has a name")
         return value
 
     @field_validator("channels")
@@ -135,8 +131,16 @@ class LinesConfig(SerialConfig):
             raise ValueError(f"not on the wire: {', '.join(strange)}; there are {', '.join(filter(None, names))}")
         if info.data.get("format") == "scalar" and len(channels) > 1:
             raise ValueError('format = "scalar" has one channel')
-        FieldRules(channels, default="auto")
+        wires = [*filter(None, info.data.get("columns", ())), *channels]
+        FieldRules({wire: channels.get(wire, ChannelSettings()) for wire in wires}, default="auto")
         return channels
+
+    @field_validator("ignore")
+    @classmethod
+    def _encodable(cls, ignore: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for prefix in ignore:
+            prefix.encode(info.data.get("encoding", "utf-8"))
+        return ignore
 
     def wires(self) -> list[str]:
         """Names on the wire, as far as they are known before the first line."""

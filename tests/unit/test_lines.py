@@ -25,7 +25,7 @@ def config(**options: Any) -> LinesConfig:
         ({"format": "xml"}, "format", "'json', 'csv', 'kv', 'regex' or 'scalar'"),
         ({"format": "csv"}, "columns", 'format = "csv" needs it'),
         ({"format": "csv", "columns": ["", ""]}, "columns", "no column has a name"),
-        ({"format": "csv", "columns": ["t", "h", "t"]}, "columns", "a column is named twice"),
+        ({"format": "csv", "columns": ["t", "h", "t"]}, "columns", "named twice: t"),
         ({"columns": ["t"]}, "columns", "only for format = csv"),
         ({"delimiter": ";"}, "delimiter", "only for format = csv or kv"),
         ({"assign": ":"}, "assign", "only for format = kv"),
@@ -42,6 +42,9 @@ def config(**options: Any) -> LinesConfig:
         ({"channels": {"t": {"low": 3, "high": 2}}}, "channels.t", "low = 3 is above high = 2"),
         ({"channels": {"t": {"low": float("nan")}}}, "channels.t.low", "finite"),
         ({"channels": {"t": {"units": "V"}}}, "channels.t.units", "Extra inputs"),
+        ({"format": "csv", "columns": ["a b", "a_b"]}, "channels", "share the topic a_b"),
+        ({"ignore": [""]}, "ignore.0", "at least 1 character"),
+        ({"encoding": "latin-1", "ignore": ["€"]}, "ignore", "can't encode"),
         ({"encoding": "klingon"}, "encoding", "no encoding of text"),
         ({"encoding": "base64"}, "encoding", "no encoding of text"),
         ({"encoding": "utf-16"}, "encoding", "not an extension of ASCII"),
@@ -75,6 +78,10 @@ def test_channels_are_known_as_far_as_the_configuration_tells() -> None:
     assert channels(format="scalar", channels={"level": {"unit": "mm"}}) == [Channel("level", "mm")]
     assert channels(format="json", channels={"x": {}}) == [Channel("x")]
     assert channels(format="json") == []
+
+
+def test_an_encoding_by_any_of_its_names_takes_the_fast_path() -> None:
+    assert [config(encoding=name).encoding for name in ("UTF-8", "utf8", "U8")] == ["utf-8"] * 3
 
 
 def test_it_wakes_the_device_after_each_opening() -> None:
