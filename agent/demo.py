@@ -26,6 +26,7 @@ from agent.events import EventManager, TimerEvent
 from agent.testing import children
 from agent.testing.broker import Broker, BrokerError
 from agent.testing.subscriber import PORTS, Message, Subscriber
+from agent.testing.toml import literal
 
 REFRESH = 0.25
 STOP_TIMEOUT = 8.0
@@ -43,15 +44,15 @@ CONFIG = """\
 # The configuration of `outstation demo`, which removes it when it ends.
 
 [agent]
-id = "{agent}"
+id = {agent}
 stop_timeout = "5s"
 
 [mqtt]
-urls = ["{url}"]
+urls = [{url}]
 {credentials}
 [outbox]
 durability = "memory"
-path = "{home}/outbox.db"
+path = {outbox}
 
 [status]
 interval = "2s"          # elsewhere 30s will do; the demo shows faults soon
@@ -59,7 +60,7 @@ interval = "2s"          # elsewhere 30s will do; the demo shows faults soon
 [[device]]
 name = "weather"
 driver = "lines"
-port = "{home}/weather"
+port = {weather}
 format = "json"
 
 [device.channels.temperature]
@@ -70,7 +71,7 @@ high = 85
 [[device]]
 name = "meter"
 driver = "lines"
-port = "{home}/meter"
+port = {meter}
 format = "kv"
 
 [device.channels.energy]
@@ -175,13 +176,15 @@ class Demo:
         host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         credentials = ""
         if parts.username:
-            credentials = f'username = "{unquote(parts.username)}"\n'
+            credentials = f"username = {literal(unquote(parts.username))}\n"
         if parts.password:
             file = self._home / "password"
             file.touch(mode=0o600)
             file.write_text(unquote(parts.password))
-            credentials += f'password_file = "{file}"\n'
-        return CONFIG.format(agent=agent, url=host, credentials=credentials, home=self._home)
+            credentials += f"password_file = {literal(file)}\n"
+        values = {"agent": agent, "url": host} | {name: self._home / name for name in ("weather", "meter")}
+        values["outbox"] = self._home / "outbox.db"
+        return CONFIG.format(credentials=credentials, **{name: literal(value) for name, value in values.items()})
 
     def _listening(self, subscriber: Subscriber) -> None:
         self._subscriber = subscriber

@@ -191,8 +191,8 @@ class Broker:
 
     def _command(self) -> list[str]:
         if self.kind == "iotcore":
-            # Isolated (-I): a directory called iotcore in somebody's working directory shall not be taken for it.
-            return [sys.executable, "-I", "-c", _IOTCORE, str(self.port)]
+            # -P: a directory called iotcore in somebody's working directory shall not be taken for it.
+            return [sys.executable, "-P", "-c", _IOTCORE, str(self.port)]
         program = _mosquitto()
         assert program is not None
         file = self._home / "mosquitto.conf"

@@ -20,6 +20,8 @@ if os.getppid() != int(sys.argv[1]):
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 
+_SYSTEMD = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+
 
 def start(
     command: Sequence[str], *, output: IO[bytes] | int, cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -41,10 +43,18 @@ def start(
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a child that shall find this very ``agent``, installed or in a source tree."""
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root, **(extra or {})}
+    """The environment of a child that shall find this very ``agent``, installed or in a source tree.
+
+    systemd's words to us are not for the child: its READY would be taken for ours.
+    """
+    environ = {name: value for name, value in os.environ.items() if name not in _SYSTEMD}
+    root = Path(__file__).resolve().parents[2]
+    if root.name not in (
+        "site-packages",
+        "dist-packages",
+    ):  # there it is found, and would go before the standard library
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environ.get("PYTHONPATH")]))
+    return {**environ, **(extra or {})}
 
 
 def free_port() -> int:

@@ -33,12 +33,16 @@ class _Rule:
     response: bytes | Callable[[bytes], Data | None]
     delay: float
     left: int | None
+    since: int
+    """How much the program had written when it was made: that is not for it."""
 
-    def find(self, data: bytes | bytearray) -> tuple[int, int] | None:
+    def find(self, data: bytes | bytearray, offset: int = 0) -> tuple[int, int] | None:
+        """Where its request stands in data, whose first byte is that of so many in all."""
+        begin = max(0, self.since - offset)
         if isinstance(self.request, re.Pattern):
-            match = self.request.search(data)
+            match = self.request.search(data, begin)
             return match.span() if match else None
-        start = data.find(self.request)
+        start = data.find(self.request, begin)
         return None if start < 0 else (start, start + len(self.request))
 
 
@@ -148,7 +152,8 @@ class PtyPort(Pty):
         want = request if isinstance(request, re.Pattern) else self._octets(request)
         give = response if callable(response) else self._octets(response)
         with self._state:
-            self._rules.insert(0, _Rule(want, give, delay, times))
+            self._pump()
+            self._rules.insert(0, _Rule(want, give, delay, times, len(self._received)))
 
     def garble(self, *, flips: float = 0.0, drops: float = 0.0, seed: int = 0) -> None:
         """From now on, spoil what is sent: flip one bit in this share of the bytes, drop that share. No shares: clean.
@@ -185,7 +190,7 @@ class PtyPort(Pty):
 
         Raises AssertionError, which shows what came instead.
         """
-        rule = _Rule(data if isinstance(data, re.Pattern) else self._octets(data), b"", 0.0, None)
+        rule = _Rule(data if isinstance(data, re.Pattern) else self._octets(data), b"", 0.0, None, 0)
         limit = self.timeout if timeout is None else timeout
         with self._state:
             self._wait_for(lambda: rule.find(self._received[self._seen :]), limit)
@@ -315,7 +320,8 @@ class PtyPort(Pty):
 
     def _match(self) -> None:
         while True:
-            found = [(span, rule) for rule in self._rules if (span := rule.find(self._unmatched))]
+            offset = len(self._received) - len(self._unmatched)
+            found = [(span, rule) for rule in self._rules if (span := rule.find(self._unmatched, offset))]
             if not found:
                 break
             (start, end), rule = min(found, key=lambda item: item[0][0])

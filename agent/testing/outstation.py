@@ -87,6 +87,7 @@ class Outstation:
         self._subscribed = False
         self._log: list[str] = []
         self._log_changed = threading.Condition()
+        self._log_ended = False
         self._reader: threading.Thread | None = None
         self._since = 0  # messages before this one are of an earlier start
         self._parsed = 0
@@ -107,6 +108,7 @@ class Outstation:
         self._since = len(self.subscriber.messages)
         command = [sys.executable, "-m", "agent", "run", "-c", str(self.config_path)]
         self._process = children.start(command, output=subprocess.PIPE, cwd=self.home, env=self._env)
+        self._log_ended = False
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), name="agent log", daemon=True)
         self._reader.start()
         if wait:
@@ -155,9 +157,9 @@ class Outstation:
             self.wait()
 
     def close(self) -> None:
-        """End it, and remove its directory. Idempotent."""
+        """End it, by SIGKILL if it takes more than 2 s, and remove its directory. Idempotent."""
         if self._process is not None:
-            children.end(self._process, self.timeout)
+            children.end(self._process, 2.0)
             self.wait()
         if self._subscribed:
             self.subscriber.close()
@@ -247,7 +249,7 @@ class Outstation:
             return next((match for line in self._log if (match := expression.search(line))), None)
 
         with self._log_changed:
-            self._log_changed.wait_for(lambda: found() or not self._reading_log(), limit)
+            self._log_changed.wait_for(lambda: found() or self._log_ended, limit)
             match = found()
         if match is None:
             self._check_running()
@@ -275,12 +277,11 @@ class Outstation:
                 with self._log_changed:
                     self._log.append(line.decode(errors="replace"))
                     self._log_changed.notify_all()
+        process.wait()  # its output ends a moment before it does
         with self._log_changed:
+            self._log_ended = True
             self._log_changed.notify_all()
         self.subscriber.wake()  # who waits for a message shall learn that none will come
-
-    def _reading_log(self) -> bool:
-        return self._reader is not None and self._reader.is_alive()
 
     def _last_lines(self) -> str:
         lines = self.log.splitlines()[-20:]

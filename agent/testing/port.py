@@ -36,8 +36,8 @@ class FakePort:
         self._written = bytearray()
         self._unsent = bytearray()
         self._gone = False
-        self._answers: list[tuple[bytes, bytes | Callable[[], bytes]]] = []
-        self._asked = bytearray()
+        self._answers: list[tuple[int, bytes, bytes | Callable[[], bytes]]] = []
+        self._answered = 0  # bytes of _written that no rule looks at any more
         self._eventfd = -1
         self._finalizer: weakref.finalize[[int], FakePort] | None = None
 
@@ -56,7 +56,7 @@ class FakePort:
 
     def answer(self, request: bytes, response: bytes | Callable[[], bytes]) -> None:
         """From now on, whenever request has been written, the device sends response. The newest rule is tried first."""
-        self._answers.insert(0, (request, response))
+        self._answers.insert(0, (len(self._written), request, response))
 
     @property
     def written(self) -> bytes:
@@ -141,17 +141,20 @@ class FakePort:
         taken = min(len(data), self.room)
         self.room -= taken
         self._written += data[:taken]
-        self._asked += data[:taken]
         self._answer()
         return taken
 
     def _answer(self) -> None:
         while True:
-            found = [(at, rule) for rule in self._answers if (at := self._asked.find(rule[0])) >= 0]
+            found = [
+                (at, rule)
+                for rule in self._answers
+                if (at := self._written.find(rule[1], max(rule[0], self._answered))) >= 0
+            ]
             if not found:
                 return
-            at, (request, response) = min(found, key=lambda item: item[0])
-            del self._asked[: at + max(1, len(request))]
+            at, (_, request, response) = min(found, key=lambda item: item[0])
+            self._answered = at + max(1, len(request))
             self.feed(response() if callable(response) else response)
 
     def _changed(self) -> None:

@@ -23,7 +23,7 @@ def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
     lines: list[str] = []
     for key, value in table.items():  # plain keys first: after a [header] they would belong to it
         if value is not None and not _is_table(value) and not _is_tables(value):
-            lines.append(f"{_key(key)} = {_value(value)}")
+            lines.append(f"{_key(key)} = {literal(value)}")
     for key, value in table.items():
         header = ".".join(map(_key, (*path, key)))
         if _is_table(value):
@@ -47,10 +47,11 @@ def _is_list(value: Any) -> bool:
 
 
 def _key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else _value(key)
+    return key if _BARE.fullmatch(key) else literal(key)
 
 
-def _value(value: Any) -> str:
+def literal(value: Any) -> str:
+    """One value, in one line: ``"text"``, ``true``, ``[1, 2]``. Raises TypeError."""
     if isinstance(value, PurePath):
         value = str(value)
     if isinstance(value, str):
@@ -61,7 +62,7 @@ def _value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if _is_table(value):
-        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None) + "}"
+        return "{" + ", ".join(f"{_key(k)} = {literal(v)}" for k, v in value.items() if v is not None) + "}"
     if _is_list(value):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(literal, value)) + "]"
     raise TypeError(f"TOML has no {type(value).__name__}: {value!r}")

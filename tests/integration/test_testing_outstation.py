@@ -97,6 +97,8 @@ def test_who_waits_for_an_agent_that_ends_learns_it_at_once(serial_device: PtyPo
     outstation.signal(signal.SIGKILL)
     with pytest.raises(AgentEndedError, match=r"ended with status -9; it logged:(.|\n)*device\.online"):
         outstation.next_reading("weather", timeout=60)
+    with pytest.raises(AgentEndedError, match="ended with status -9"):
+        outstation.wait_log("never", timeout=60)
 
 
 def test_toml_text_will_do_and_secured_brokers_too(serial_device: PtyPort, outstation_start: Start) -> None:

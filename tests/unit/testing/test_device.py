@@ -132,6 +132,13 @@ def test_a_newer_rule_wins_and_a_counted_one_ends(device: PtyPort) -> None:
     device.answer(b"?", b"NEW", times=2)
     port.write(b"???")
     assert read_exactly(port, 9) == b"NEWNEWold"
+    port.write(b"!!")
+    device.expect(b"!!")
+    device.answer(b"!", b".")  # from now on: not to what was asked before
+    port.write(b"!")
+    device.expect(b"!")
+    device.send("end")
+    assert read_exactly(port, 5) == b".end\n"
     port.close()
 
 

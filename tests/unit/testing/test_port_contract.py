@@ -179,10 +179,11 @@ def test_a_device_that_takes_nothing_for_good_is_lost(device: Device) -> None:
 
 def test_the_fakes_answers_come_once_each_in_order() -> None:
     port = FakePort()
+    port.write(b"B?")  # before there was anyone to answer
     port.answer(b"A?", b"1")
     port.answer(b"B?", lambda: b"2")
     port.write(b"B?A")
     assert port.read() == b"2"
     port.write(b"?A?")
     assert port.read() == b"11"
-    assert port.written == b"B?A?A?"
+    assert port.written == b"B?B?A?A?"
