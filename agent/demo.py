@@ -147,7 +147,10 @@ class Demo:
             simulation.line.replug()
             self._simulations.append(simulation)
         subscriber = Subscriber(
-            url, f"{self._topic}/#", on_message=lambda m: self._manager.call_soon_threadsafe(self._arrived, m)
+            url,
+            f"{self._topic}/#",
+            on_message=lambda message: self._manager.call_soon_threadsafe(self._arrived, message),
+            keep=False,
         )
         self._manager.execute_work(
             subscriber.start,
@@ -161,10 +164,14 @@ class Demo:
     def _broker(self) -> tuple[str, str]:
         """The broker's URL, and how to call it."""
         if self._given is not None:
-            parts = urlsplit(self._given)
-            if parts.scheme not in PORTS or not parts.hostname:
+            try:
+                parts = urlsplit(self._given)
+                port = parts.port or PORTS[parts.scheme]
+            except (ValueError, KeyError):
+                parts = None
+            if parts is None or not parts.hostname:
                 raise DemoError(f"--broker {self._given}: write mqtt://host[:port] or mqtts://host[:port]")
-            return self._given, f"{parts.scheme}://{parts.hostname}:{parts.port or PORTS[parts.scheme]}"
+            return self._given, f"{parts.scheme}://{parts.hostname}:{port}"
         try:
             self._embedded = Broker("iotcore").start()
         except BrokerError as error:
@@ -217,11 +224,11 @@ class Demo:
     def _arrived(self, message: Message) -> None:
         if message.retain and not message.payload:
             return
-        self._tally.add(message)
-        self._view.message(message)
+        if self._tally.add(message):
+            self._view.message(message)
         if self._stopping and message.topic == f"{self._topic}/availability" and message.payload == b"offline":
             self._offline = True  # the last thing the agent says
-            if self._agent is not None and self._agent.poll() is not None:
+            if not self._agent_event.active:
                 self._manager.terminate()
 
     def _agent_said(self) -> None:

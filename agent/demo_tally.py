@@ -17,25 +17,27 @@ class DeviceTally:
     received: int = 0
     duplicates: int = 0
     faults: int = 0
-    first: int | None = None
-    last: int = 0
+    last: int | None = None
     fields: dict[str, Any] = field(default_factory=dict)
-    _seen: set[int] = field(default_factory=set)
+    missing: set[int] = field(default_factory=set)
+    """Numbers between the first and the last that have not arrived: only these are remembered."""
 
     @property
     def lost(self) -> int:
-        """Numbers that are missing between the first and the last that arrived."""
-        return 0 if self.first is None else self.last - self.first + 1 - self.received
+        return len(self.missing)
 
     def count(self, seq: int, fields: dict[str, Any]) -> None:
-        if seq in self._seen:
+        """One reading arrived."""
+        if self.last is None or seq > self.last:
+            self.missing.update(range(seq if self.last is None else self.last + 1, seq))
+            self.last = seq
+            self.fields = fields
+        elif seq in self.missing:
+            self.missing.remove(seq)
+        else:
             self.duplicates += 1
             return
-        self._seen.add(seq)
         self.received += 1
-        self.first = seq if self.first is None else min(self.first, seq)
-        self.last = max(self.last, seq)
-        self.fields = fields
 
 
 class Tally:
@@ -49,8 +51,15 @@ class Tally:
         """State topics seen: retained at the broker, so that somebody has to clear them in the end."""
         self._prefix = f"{topic}/"
 
-    def add(self, message: Message) -> None:
-        """Count one message. What is not of our making is passed over."""
+    def add(self, message: Message) -> bool:
+        """Count one message. False for what somebody else has published there: it is passed over."""
+        try:
+            self._add(message)
+        except (ValueError, LookupError, TypeError, AttributeError):  # no JSON, or not as the agent's is made
+            return False
+        return True
+
+    def _add(self, message: Message) -> None:
         path = message.topic.removeprefix(self._prefix).split("/")
         if path[-1] != "telemetry" and message.payload:
             self.topics.add(message.topic)

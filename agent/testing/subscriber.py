@@ -58,8 +58,11 @@ class Subscriber:
         username: str | None = None,
         password: str | None = None,
         on_message: Callable[[Message], object] | None = None,
+        keep: bool = True,
     ) -> None:
-        """url: mqtt:// or mqtts://, may hold user and password; on_message: called on the subscriber's own thread."""
+        """url: mqtt:// or mqtts://, may hold user and password; on_message: called on the subscriber's own thread;
+        keep: False leaves ``messages`` empty, for one that runs for days.
+        """
         parts = urlsplit(url)
         if parts.scheme not in PORTS or not parts.hostname:
             raise ValueError(f"{url}: write mqtt://host[:port] or mqtts://host[:port]")
@@ -68,6 +71,7 @@ class Subscriber:
         self._filters = filters or ("#",)
         self._qos = qos
         self._on_message = on_message
+        self._keep = keep
         self._changed = threading.Condition(threading.RLock())
         self._messages: list[Message] = []
         self._taken: dict[str, int] = {}
@@ -204,8 +208,9 @@ class Subscriber:
     def _message(self, _client: paho.Client, _userdata: object, got: paho.MQTTMessage) -> None:
         message = Message(got.topic, bytes(got.payload), got.qos, got.retain, time.monotonic())
         with self._changed:
-            self._messages.append(message)
-            self._changed.notify_all()
+            if self._keep:
+                self._messages.append(message)
+                self._changed.notify_all()
         if self._on_message is not None:
             self._on_message(message)
 

@@ -174,6 +174,8 @@ def test_a_broker_of_yours_is_used_and_left_clean(home: Path) -> None:
         ("mqtt://127.0.0.1:1", "Connection refused"),
         ("mqtt://no-such-host.invalid", "no-such-host.invalid:1883"),
         ("http://127.0.0.1", "write mqtt://"),
+        ("mqtt://127.0.0.1:99999", "write mqtt://"),
+        ("mqtt://", "write mqtt://"),
     ],
 )
 def test_a_broker_that_cannot_be_reached_is_told_in_one_line(home: Path, broker: str, words: str) -> None:

@@ -34,6 +34,8 @@ def test_gaps_and_repeats_are_told_apart() -> None:
         telemetry("stranger", 1),
     ):
         tally.add(message)
+    for strange in (b"\xff", b"[1]", b"{}", b"null"):  # somebody plays with mosquitto_pub
+        assert not tally.add(Message("outstation/demo/weather/telemetry", strange, 0, False, 0.0))
     weather = tally.devices["weather"]
     assert (weather.received, weather.lost, weather.duplicates) == (5, 2, 1)
     assert tally.summary() == ("received 6 readings (weather 5, meter 1); lost 2, duplicates 1; faults 0")
