@@ -33,6 +33,8 @@ class Delivery:
     def submit(self, work: Work) -> None:
         """Give a piece to the pool; WorkRejected."""
         self._pool.submit(work)
+        if self._pool.restless:
+            self._tend()
         if work.timeout is not None:
             # Counted from its start, which is not yet known and would cost a wake-up to learn: look when it can have
             # come at the earliest, and again as much later as it began later.
@@ -84,8 +86,8 @@ class Delivery:
             return self.tell(work, started)
         return started
 
-    def tend(self) -> None:
-        """Before a wait: see to it that somebody looks after pieces that have to wait."""
+    def _tend(self) -> None:
+        """See to it that somebody looks after pieces that have to wait."""
         if self._check is None:
             self._check = self.timers.internal(PATIENCE, self._look, None)
 
@@ -140,6 +142,8 @@ class Delivery:
             started = self._meter.run(event, _run_all, (event, fns), started)
             settle(work)
             return started
+        if self._pool.restless:
+            self._tend()
         event.fired += 1
         return monotonic()
 

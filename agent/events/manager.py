@@ -224,7 +224,7 @@ class EventManager:
         self._descriptors.tell_all()
         events, slow = self._meter.stats()
         return Stats(
-            turns=self._meter.turn,
+            turns=self._meter.turns,
             callbacks=self._meter.calls,
             timers=self._timers.live,
             descriptors=self._descriptors.watching,

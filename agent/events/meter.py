@@ -36,7 +36,7 @@ class Meter:
         "seen",
         "since",
         "tallies",
-        "turn",
+        "turns",
     )
 
     def __init__(self, slow_after: float, on_slow: OnSlow, on_error: OnError | None) -> None:
@@ -47,7 +47,7 @@ class Meter:
         self._raised = False
         self.tallies: dict[str | None, Tally] = {}
         self.calls = 0
-        self.turn = 0  # counted by the loop; the watcher tells a quiet period by it
+        self.turns = 0  # of the loop; a run of busy ones is added when it ends
         self.event: Event | None = None  # whose callback runs now; None between batches, while the loop waits
         self.since = 0.0  # when it began, by time.monotonic()
         self.seen: tuple[float, tuple[str, ...]] = (0.0, ())  # the watcher's last sample: since, stack

@@ -20,10 +20,6 @@ from .types import Dispatch
 NOBODY = -1
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 ASLEEP = select.EPOLLONESHOT  # a mask that keeps the entry and reports at most one hang-up (fact 5)
-# A number is asked whether it still is its file (fact 3) at the first report after the loop has waited; in an
-# unbroken run of busy turns at the 2nd, 4th, 8th ... and every 32nd turn: 0.5 µs a report would be a third of the
-# whole dispatch. So a descriptor that is closed in the middle of such a run is reported 31 times more at the worst.
-BUSY_CHECK = 32
 
 
 class HasFileno(Protocol):
@@ -38,6 +34,8 @@ class SocketEvent(Event):
     __slots__ = (
         "_active",
         "_alert",
+        "_call",
+        "_cost",
         "_descriptors",
         "_dispatch",
         "_fd",
@@ -46,18 +44,16 @@ class SocketEvent(Event):
         "_on_readable",
         "_on_writable",
         "_paused",
-        "_quick",
         "_slow",
         "_source",
         "_told",
-        "_total",
         "_wanted",
         "_working",
     )
 
     _active: bool
     _alert: float  # its tally's, here for speed
-    _total: float  # seconds that its plain calls took; with their number, what its tally has yet to hear
+    _cost: float  # seconds that its plain calls took; with their number, what its tally has yet to hear
     _descriptors: Descriptors
     _source: int | HasFileno
     _fd: int
@@ -71,7 +67,7 @@ class SocketEvent(Event):
     _inline: bool
     _slow: int
     _told: int  # calls of which its tally has heard
-    _quick: Callable[[], object] | None  # on_readable while a plain EPOLLIN may call it inline; else None
+    _call: Callable[[], object] | None  # on_readable while a plain EPOLLIN may call it inline; else None
 
     @property
     def active(self) -> bool:
@@ -136,8 +132,6 @@ class Descriptors:
         # Numbers whose entry could not be removed because they were closed before the event was cancelled: with a
         # duplicate alive the kernel still holds it (fact 2). Looked into when the number turns up again.
         self._suspects: set[int] = set()
-        self._busy_turns = 0  # in a row
-        self._check_at = 1  # of them
         self.batch: list[tuple[int, int]] = []  # what this turn's wait found
         self.watching = 0  # active and not paused: what keeps loop() going
         poller.register(wake_fd, IN)
@@ -167,8 +161,8 @@ class Descriptors:
         event._wanted = (IN if on_readable else 0) | (OUT if on_writable else 0)
         event._paused = event._working = False
         event._slow = event.fired = event._told = 0
-        event._total = event._alert = 0.0
-        event._mask, event._quick = self._armed(event)
+        event._cost = event._alert = 0.0
+        event._mask, event._call = self._armed(event)
         old = self._register(event)
         # If this turn's wait found something under this number, it was the former owner's.
         for place, report in enumerate(self.batch):
@@ -214,7 +208,7 @@ class Descriptors:
 
     def arm(self, event: SocketEvent) -> None:
         """Make the kernel's entry agree with the event; notices if it is no longer the file that was registered."""
-        event._mask, event._quick = self._armed(event)
+        event._mask, event._call = self._armed(event)
         self.alive(event)
 
     def alive(self, event: SocketEvent) -> bool:
@@ -252,7 +246,7 @@ class Descriptors:
         if not event._active:
             return
         event._active = False
-        event._quick = None
+        event._call = None
         try:
             self._poller.unregister(event._fd)
         except (OSError, ValueError):  # closed first: the wrong way round, and common
@@ -279,7 +273,7 @@ class Descriptors:
             event._fd,
         )
         event._active = False
-        event._quick = None
+        event._call = None
         self._forget(event)
 
     def _rebuild(self) -> None:
@@ -292,34 +286,25 @@ class Descriptors:
             if event is not None:
                 self._dead(event)
 
-    def run_ready(self, ready: list[tuple[int, int]], waited: bool, started: float) -> float:
+    def run_ready(self, ready: list[tuple[int, int]], started: float) -> float:
         """Phase 3: give every ready descriptor its callback, once; the time at which the last one ended.
 
         A number in ``ready`` stands for the event that had it when the wait ended: one that was cancelled since is no
         longer in the table, and ``create`` strikes out what a new owner of the number would get in its place.
         """
-        if waited:
-            self._busy_turns, self._check_at = 0, 1
-            self._check(ready)
-        else:
-            self._busy_turns += 1
-            if self._busy_turns == self._check_at:
-                self._check_at += min(self._check_at, BUSY_CHECK)
-                self._check(ready)
         events, meter = self._events, self._meter
-        later: list[SocketEvent] = []
-        others = 0
+        later: list[SocketEvent] | None = None
         for fd, mask in ready:
             try:
                 event = events[fd]
             except KeyError:
                 self._stranger(fd)
-                others += 1
                 continue
-            quick = event._quick
+            quick = event._call
             if mask != IN or quick is None:
+                if later is None:
+                    later = []
                 started = self._run_odd(event, mask, later, started)
-                others += 1
                 continue
             # From here on Meter.run once more, in place and with the sums kept in the event: a call of it and the way
             # to the tally would add an eighth to the price of a dispatch.
@@ -332,19 +317,19 @@ class Descriptors:
                 meter.failed(event, error)
             ended = monotonic()
             spent = ended - started
-            event._total += spent
+            event._cost += spent
             if spent > event._alert:
                 started = meter.noted(event, quick, started, spent)
                 event._alert = event._tally.alert
             else:
                 started = ended
-        for event in later:  # second helpings: those that were readable and writable at once
-            if event._active and event._inline and event._mask & OUT:
-                started = self._run(event, event._on_writable, started)
-        meter.calls += len(ready) - others
+        if later is not None:  # second helpings: those that were readable and writable at once
+            for event in later:
+                if event._active and event._inline and event._mask & OUT:
+                    started = self._run(event, event._on_writable, started)
         return started
 
-    def _check(self, ready: list[tuple[int, int]]) -> None:
+    def check(self, ready: list[tuple[int, int]]) -> None:
         """Ask of each number whether it still is the file that was registered (fact 3); if not, its event dies."""
         for fd, _ in ready:
             event = self._events.get(fd)
@@ -377,7 +362,7 @@ class Descriptors:
             self.arm(event)
             return started
         event._working = True
-        event._mask, event._quick = self._armed(event)  # as the kernel has it since the report
+        event._mask, event._call = self._armed(event)  # as the kernel has it since the report
         if self.alive(event):  # asked every time: a hand-over costs twenty times as much
             event._told += 1  # Delivery tells the tally
             return self._offload(event, fns, started)
@@ -385,9 +370,11 @@ class Descriptors:
 
     def tell(self, event: SocketEvent) -> None:
         """Bring the event's tally up to date with its plain calls."""
-        event._tally.count += event.fired - event._told
-        event._tally.total += event._total
-        event._told, event._total = event.fired, 0.0
+        calls = event.fired - event._told
+        self._meter.calls += calls
+        event._tally.count += calls
+        event._tally.total += event._cost
+        event._told, event._cost = event.fired, 0.0
 
     def tell_all(self) -> None:
         """``tell`` for every event: before somebody looks at the tallies."""
@@ -404,6 +391,6 @@ class Descriptors:
     def close(self) -> None:
         for event in list(self._events.values()):
             event._active = False
-            event._quick = None
+            event._call = None
         self._events.clear()
         self.watching = 0

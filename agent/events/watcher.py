@@ -76,35 +76,34 @@ class Watcher:
             self._bell.release()
 
     def _run(self) -> None:
-        reported = 0.0  # `since` of the call that was last reported
-        hung = 0.0
+        meter = self._meter
+        reported = hung = -1.0  # `since` of the call that was last reported, and as hung
         while not self._stopping:
-            turn = self._meter.turn
-            since, running = self._meter.since, self._meter.event is not None
+            since, running = meter.since, meter.event is not None
             elapsed = monotonic() - since
             if not running:
                 self._bell.acquire(timeout=self._period)
-                if self._meter.turn == turn and self._meter.event is None and not self._stopping:
-                    self._sleep(turn)
+                if meter.since == since and meter.event is None and not self._stopping:
+                    self._sleep(since)
             elif elapsed < self._slow_after:
-                # The next look comes when this call, should it still run then, is slow for certain.
-                self._bell.acquire(timeout=self._slow_after)
+                # Look again when this call, should it still run then, is slow for certain; a whole slow_after from now,
+                # unless it has been running for so long that it would be named too late.
+                self._bell.acquire(timeout=self._slow_after - (elapsed if elapsed > PERIOD else 0.0))
             elif reported != since:
                 reported = since
                 self._report(since)
             elif elapsed < self._hang_after:
-                # Reported; it is of interest again when it ends or counts as hung.
-                self._bell.acquire(timeout=min(self._hang_after - elapsed, max(self._period, elapsed)))
+                self._bell.acquire(timeout=min(self._hang_after - elapsed, self._period))
             elif hung != since:
                 hung = since
                 self._hung(since)
             else:
-                self._bell.acquire(timeout=self._hang_after)
+                self._bell.acquire(timeout=self._period)
 
-    def _sleep(self, turn: int) -> None:
-        """Wait without a time-out. The flag first, then a last look: a turn that began between is not overlooked."""
+    def _sleep(self, since: float) -> None:
+        """Wait without a time-out. The flag first, then a last look: a call that began between is not overlooked."""
         self.asleep = True
-        if self._meter.turn != turn:
+        if self._meter.since != since or self._meter.event is not None:
             self.asleep = False
             return
         self._bell.acquire()
