@@ -143,6 +143,8 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
     key = "mqtt.ca_file"
     try:
         context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
+        # Said here: a distribution's Python may leave it to the configuration of its OpenSSL (Debian's does).
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         if settings.cert_file is not None:
             key = "mqtt.cert_file and mqtt.key_file"
             # Without a password OpenSSL would ask for one on the terminal, in the middle of a daemon.
