@@ -165,8 +165,8 @@ def test_a_lost_broker_costs_no_reading_and_no_order(
     outstation = outstation_start(config, timeout=40.0)  # a link that is lost so often rests for seconds
     last = 0
     for outage in range(1, 4):
+        outstation.wait_status(lambda s, n=outage: s["link"]["connects"] >= n)  # before the cut: none comes after it
         relay.cut()
-        outstation.wait_status(lambda s, n=outage: s["link"]["connects"] >= n)
         burst(serial_device, last + 1, last + 300)
         last += 300
         relay.mend()
