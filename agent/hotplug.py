@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 _ATTRIB, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x4, 0x40, 0x80, 0x100, 0x200  # linux/inotify.h
-_DELETE_SELF, _MOVE_SELF, _OVERFLOW, _IGNORED, _ONLYDIR = 0x400, 0x800, 0x4000, 0x8000, 0x0100_0000
-_MASK: Final = _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
+_MOVE_SELF, _OVERFLOW, _IGNORED, _ONLYDIR = 0x800, 0x4000, 0x8000, 0x0100_0000
+_MASK: Final = _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _MOVE_SELF | _ONLYDIR
 # Not IN_CLOSE: our own attempt at a busy port closes it too, and would call for the next attempt, without end.
 
 _HEAD: Final = struct.Struct("iIII")
@@ -90,7 +90,7 @@ class PathWatch:
                 touched.update(self._paths)
                 continue
             names = self._tokens.get(watch, {})
-            if mask & (_DELETE_SELF | _MOVE_SELF | _IGNORED):  # the directory is gone, or not where it was
+            if mask & (_MOVE_SELF | _IGNORED):  # the directory is not where it was, or gone
                 touched.update(token for tokens in names.values() for token in tokens)
                 if mask & _IGNORED:
                     self._tokens.pop(watch, None)
