@@ -60,7 +60,7 @@ test: ## Run all tests, on the oldest and the newest Python (>= 3.11) of this ma
 .PHONY: pytest
 pytest: $(VENV)/.dev ## Run the tests on one Python (PYTHON=..., ARGS=...)
 	@echo "Testing on $$($(VENV)/bin/python -V)"
-	@$(VENV)/bin/python -m pytest -rs $(ARGS)
+	@$(VENV)/bin/python -m pytest -rfEs $(ARGS)
 
 .PHONY: check
 check: lint types docs-check test ## All that CI checks before the wheel

@@ -53,7 +53,11 @@ def main(argv: list[str] | None = None) -> int:
         }
         for who, values in taken.items()
     ]
-    limits = [("first reading within 0.35 s of exec (median)", statistics.median(taken["agent"]) <= 0.35)]
+    limits = [
+        common.Limit(
+            "first reading within 0.35 s of exec (median)", statistics.median(taken["agent"]) <= 0.35, speed=True
+        )
+    ]
     return common.show("cold start", rows, limits, options, where)
 
 

@@ -72,9 +72,11 @@ def main(argv: list[str] | None = None) -> int:
         ours = rows[0]
         verdict = verdicts["agent"]
         limits = [
-            ("nothing lost, repeated or out of order", verdict.lost == verdict.duplicates == verdict.disordered == 0),
-            ("at most 0.30 s of CPU a minute", float(str(ours["cpu_s_per_min"])) <= 0.30),
-            ("at most 45 MB resident", float(str(ours["rss_mb"])) * 1.048576 <= 45),
+            common.Limit(
+                "nothing lost, repeated or out of order", verdict.lost == verdict.duplicates == verdict.disordered == 0
+            ),
+            common.Limit("at most 0.30 s of CPU a minute", float(str(ours["cpu_s_per_min"])) <= 0.30, speed=True),
+            common.Limit("at most 45 MB resident", float(str(ours["rss_mb"])) * 1.048576 <= 45, speed=True),
         ]
         return common.show(f"idle cost, {seconds} s", rows, limits, options, where)
 

@@ -88,11 +88,20 @@ def main(argv: list[str] | None = None) -> int:
         rows: list[common.Row] = [{"who": who, **figures[who]} for who in ("agent", "bare", "company")]
         ours, bare = figures["agent"], figures["bare"]
         limits = [
-            ("p50 at most 0.7 ms, or 1.5 times the bare script's", ours["p50_ms"] <= max(0.7, 1.5 * bare["p50_ms"])),
-            ("p99 at most 2 ms, or 1.5 times the bare script's", ours["p99_ms"] <= max(2.0, 1.5 * bare["p99_ms"])),
-            (
+            common.Limit(
+                "p50 at most 0.7 ms, or 1.5 times the bare script's",
+                ours["p50_ms"] <= max(0.7, 1.5 * bare["p50_ms"]),
+                speed=True,
+            ),
+            common.Limit(
+                "p99 at most 2 ms, or 1.5 times the bare script's",
+                ours["p99_ms"] <= max(2.0, 1.5 * bare["p99_ms"]),
+                speed=True,
+            ),
+            common.Limit(
                 "p99 beside a silent, a half-line and a missing device under 3 ms, or 1.5 times the bare script's",
                 figures["company"]["p99_ms"] < max(3.0, 1.5 * bare["p99_ms"]),
+                speed=True,
             ),
         ]
         return common.show(f"latency, {rate:g} lines/s on each line", rows, limits, options, where)

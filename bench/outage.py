@@ -70,9 +70,9 @@ def main(argv: list[str] | None = None) -> int:
             }
         ]
         limits = [
-            ("nothing lost, first arrivals in order", verdict.lost == verdict.disordered == 0),
-            ("back within 2 s of the broker's return", first - returned <= 2.0),
-            ("clean end", status == 0),
+            common.Limit("nothing lost, first arrivals in order", verdict.lost == verdict.disordered == 0),
+            common.Limit("back within 2 s of the broker's return", first - returned <= 2.0, speed=True),
+            common.Limit("clean end", status == 0),
         ]
         return common.show("broker outage under 100 lines/s", rows, limits, options, where)
 

@@ -47,9 +47,9 @@ def main(argv: list[str] | None = None) -> int:
         }
     ]
     limits = [
-        ("readings within 1 s of the device's return, every time", max(back) <= 1.0),
-        ("at most 1 % of a core while it is away", max(waiting) <= 0.01),
-        ("clean end", status == 0),
+        common.Limit("readings within 1 s of the device's return, every time", max(back) <= 1.0, speed=True),
+        common.Limit("at most 1 % of a core while it is away", max(waiting) <= 0.01, speed=True),
+        common.Limit("clean end", status == 0),
     ]
     return common.show("unplug and replug", rows, limits, options, where)
 

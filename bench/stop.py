@@ -92,13 +92,13 @@ def main(argv: list[str] | None = None) -> int:
     where = common.machine()
     rows: list[common.Row] = [once(2.0) for _ in range(2 if options.quick else options.rounds)]
     limits = [
-        ("exit status 0 every time", all(row["status"] == 0 for row in rows)),
-        ("within stop_timeout (10 s)", all(float(str(row["stop_s"])) <= 10 for row in rows)),
-        (
+        common.Limit("exit status 0 every time", all(row["status"] == 0 for row in rows)),
+        common.Limit("within stop_timeout (10 s)", all(float(str(row["stop_s"])) <= 10 for row in rows), speed=True),
+        common.Limit(
             "every line read before the signal delivered, no gap after it",
             not any(row["lost"] or row["lines_with_gaps"] for row in rows),
         ),
-        (
+        common.Limit(
             "`offline` once, by us, then DISCONNECT",
             all(row["offline_by_us"] == row["offline_seen"] == 1 and row["clean_disconnect"] for row in rows),
         ),
