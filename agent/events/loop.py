@@ -25,10 +25,9 @@ MANUAL_PATIENCE = 1.0
 
 # A descriptor that is reported is asked whether it still is the file that was registered (poller.py, facts 2 and 3),
 # which costs a system call: 0.5 µs, a third of a dispatch. So it is done after every wait; in an unbroken run of busy
-# turns at the 1st, 2nd, 4th, 8th ... and every 64th of them. One that is closed, with a duplicate alive, in the
-# middle of such a run is reported 63 times more at the worst.
-BUSY_CHECK = 64
-
+# turns at the 1st, 2nd, 4th, 8th ... and every 128th of them. One that is closed, with a duplicate alive, in the
+# middle of such a run is reported 127 times more at the worst.
+BUSY_CHECK = 128
 
 NOTHING: list[tuple[int, int]] = []
 

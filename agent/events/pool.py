@@ -22,6 +22,7 @@ from .inbox import Inbox
 from .threads import start_thread
 from .types import WorkRejected, WorkStats, WorkTimeout
 from .work import State, Work
+from .worker import Worker, load_of
 
 PATIENCE = 0.1  # seconds a piece may wait before the pool grows, or, where it cannot, the piece counts as starved
 IDLE_AFTER = 10.0  # seconds without work after which a thread above the smallest number ends
@@ -30,26 +31,11 @@ MOST_ABANDONED = (
 )
 
 
-class Worker:
-    """One thread: its queue, its load in expected seconds, the piece it has in hand."""
-
-    __slots__ = ("abandoned", "bell", "current", "load", "queue")
-
-    def __init__(self) -> None:
-        self.queue: deque[Work] = deque()
-        self.load = 0.0
-        self.current: Work | None = None
-        self.abandoned = False
-        self.bell = threading.Lock()  # held while nobody rings
-        self.bell.acquire()
-
-
-def _load(worker: Worker) -> float:
-    return worker.load
-
-
 class Pool:
-    """See above. Public methods belong to the loop's thread, but for ``cancel`` and ``stats``."""
+    """See above.
+
+    ``finish``, ``rest`` and ``dismiss`` are the workers', ``cancel`` and ``stats`` anybody's, all others the loop's.
+    """
 
     def __init__(self, smallest: int, largest: int, limit: int, now: Callable[[], float], inbox: Inbox) -> None:
         if not 0 <= smallest <= largest or largest < 1:
@@ -123,7 +109,7 @@ class Pool:
                     raise WorkRejected(f"{work.name}: no worker thread: {error}") from error
             else:
                 return None
-        worker = workers[0] if len(workers) == 1 else min(workers, key=_load)
+        worker = workers[0] if len(workers) == 1 else min(workers, key=load_of)
         worker.queue.append(work)
         worker.load += work.cost
         work.worker = worker
@@ -145,7 +131,7 @@ class Pool:
         self._hand(worker, work)
         self._workers.append(worker)
         try:
-            start_thread(f"events-worker-{self._hired + 1}", self._run, worker)
+            start_thread(f"events-worker-{self._hired + 1}", worker.live, self, self._inbox, self._now)
         except RuntimeError:
             self._workers.remove(worker)
             work.state, work.worker = State.WAITING, former
@@ -283,29 +269,7 @@ class Pool:
 
     # -- the workers' side ----------------------------------------------------------------------------------------
 
-    def _run(self, worker: Worker) -> None:
-        """The life of a thread."""
-        work = worker.current
-        began = monotonic()
-        while work is not None:
-            if work.timeout is not None:
-                work.began = self._now()
-            try:
-                work.result = work._fn(*work._args)
-            except BaseException as error:  # noqa: BLE001 - a job may raise anything; SystemExit must not end a worker in silence
-                work.error = error
-            ended = monotonic()
-            work.spent = ended - began
-            work = self._next(worker, work, ended)
-            if work is None:
-                if not self._rest(worker):
-                    return
-                work, ended = worker.current, monotonic()
-            began = ended
-            if self._inbox.asleep:
-                self._inbox.wake()
-
-    def _next(self, worker: Worker, work: Work, now: float) -> Work | None:
+    def finish(self, worker: Worker, work: Work, now: float) -> Work | None:
         """Hand a finished piece in and take the next, if there is one."""
         with self._lock:
             worker.load = max(0.0, worker.load - work.cost)
@@ -323,40 +287,31 @@ class Pool:
             worker.current = None
             return None if worker.abandoned else self._take(worker, now)
 
-    def _rest(self, worker: Worker) -> bool:
-        """Sleep until there is a piece in hand; False if the thread is to end.
+    def rest(self, worker: Worker) -> float | None:
+        """A worker has nothing to do: seconds it may sleep for (-1: for ever), or None if its thread is to end.
 
-        Only a thread above the smallest number sleeps with a time-out, once, and ends if nothing came.
+        Only above the smallest number is there an end to the sleep, so that the others cause no wake-ups at all.
         """
         with self._lock:
             if worker.abandoned:
                 self._abandoned -= 1
-                self._quit_if_last()
-                ends = True
-            elif self._closing:
+                return None
+            if self._closing:
                 self._workers.remove(worker)
-                self._quit_if_last()
-                ends = True
-            else:
-                self._idle.append(worker)
-                ends = False
-            surplus = len(self._workers) > self._smallest
-        if self._inbox.asleep:
-            self._inbox.wake()
-        if ends:
-            return False
-        if not worker.bell.acquire(timeout=IDLE_AFTER if surplus else -1):
-            with self._lock:
-                if worker in self._idle and len(self._workers) > self._smallest:
-                    self._idle.remove(worker)
-                    self._workers.remove(worker)
-                    return False
-            worker.bell.acquire()  # not the one to go, or handed a piece in this very moment
-        return worker.current is not None
+                if not self._workers:
+                    self._drained.set()
+                return None
+            self._idle.append(worker)
+            return IDLE_AFTER if len(self._workers) > self._smallest else -1.0
 
-    def _quit_if_last(self) -> None:
-        if self._closing and not self._workers:
-            self._drained.set()
+    def dismiss(self, worker: Worker) -> bool:
+        """A worker slept long enough: True if its thread is to end, False if it is needed, as it may be just now."""
+        with self._lock:
+            if worker not in self._idle or len(self._workers) <= self._smallest:
+                return False
+            self._idle.remove(worker)
+            self._workers.remove(worker)
+            return True
 
     def _next_of(self, key: Hashable) -> None:
         """The piece of a key that held the others back is out of the way: the next may run."""
@@ -374,7 +329,7 @@ class Pool:
             loaded = [other for other in self._workers if other.queue]
             if not loaded:
                 return None
-            source = max(loaded, key=_load)
+            source = max(loaded, key=load_of)
         work = source.queue.popleft()
         source.load -= work.cost
         self._hand(worker, work)

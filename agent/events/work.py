@@ -10,7 +10,7 @@ from .event import Event, Tally
 
 if TYPE_CHECKING:
     from .delivery import Delivery
-    from .pool import Worker
+    from .worker import Worker
 
 
 class State(enum.IntEnum):
