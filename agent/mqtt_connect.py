@@ -157,8 +157,8 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
         raise LinkError(
             "certificate", f"{key} cannot be read ({error.strerror})", "check path and permissions"
         ) from None
-    # Python 3.13 turns on RFC 5280's every letter, which most home-made CAs do not meet (no authority key identifier): an
-    # upgrade of the board's Python must not cut it off. Signature, validity and host name are checked as before.
+    # Python 3.13 turns on every letter of RFC 5280, which most home-made CAs do not meet (no authority key identifier):
+    # an upgrade of the board's Python must not cut it off. Signature, validity and host name are checked as before.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if settings.alpn:
         context.set_alpn_protocols(list(settings.alpn))
