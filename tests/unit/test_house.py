@@ -203,6 +203,7 @@ def test_run_imports_nothing_that_draws() -> None:
     """`outstation run` serves for years: it does not carry what only `demo` and people at a terminal need."""
     # The demo's extra, what draws, and the heavy modules of the standard library that one import would drag in.
     heavy = {
+        "psutil",
         "rich",
         "pygments",
         "iotcore",
