@@ -111,8 +111,10 @@ class Broker:
     @property
     def log(self) -> str:
         """What it has written since it was made, over all its starts."""
+        if self._directory is None:
+            return ""
         try:
-            return (self._home / "log").read_text(errors="replace")
+            return (self._directory / "log").read_text(errors="replace")
         except OSError:
             return ""
 
@@ -131,9 +133,8 @@ class Broker:
             if self._await_listening(timeout):
                 self._fixed_port = True
                 return self
-            failed = self._process.poll() is not None
             self.kill()
-            if not failed or attempt == attempts - 1:  # it ended: somebody else may have taken the port meanwhile
+            if attempt == attempts - 1 or "in use" not in self.log:  # else somebody was quicker to take the port
                 break
         raise BrokerError(f"{self.kind} did not listen on 127.0.0.1:{self.port}; it wrote:\n{self.log}")
 

@@ -127,8 +127,8 @@ def test_tls_is_verified_and_a_client_certificate_may_be_asked_for() -> None:
 
 
 def test_a_broker_that_does_not_start_says_what_it_wrote() -> None:
-    with pytest.raises(BrokerError, match="nonsense_option"):
-        Broker(config="nonsense_option 1").start()
+    with pytest.raises(BrokerError, match="nonsense_option"), Broker(config="nonsense_option 1"):
+        pass
 
 
 def test_a_port_that_is_taken_is_told_and_not_tried_elsewhere() -> None:

@@ -47,7 +47,7 @@ def test_the_device_has_all_that_the_page_shows(tmp_path: Path) -> None:
     )
     result = subprocess.run(
         [sys.executable, str(program)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=30,
