@@ -333,7 +333,8 @@ class Descriptors:
         """Ask of each number whether it still is the file that was registered (fact 3); if not, its event dies."""
         for fd, _ in ready:
             event = self._events.get(fd)
-            if event is not None and event._inline:  # the others are asked when they are handed over
+            # MOD arms anew: not where the report has just disarmed. Those are asked when they are handed over, or resumed.
+            if event is not None and not event._mask & select.EPOLLONESHOT:
                 self.alive(event)
 
     def _run(self, event: SocketEvent, fn: Callable[[], object] | None, started: float) -> float:

@@ -189,6 +189,8 @@ class Timers:
         """A new armed timer. ValueError as ``checked`` says."""
         if not 0.0 < interval < math.inf:  # false for NaN, too
             checked("interval", interval)
+        if interval < SHORTEST:
+            interval = SHORTEST
         after = interval if first_after is None else checked("first_after", first_after, zero=True)
         event: TimerEvent
         if not repeat and dispatch is Dispatch.INLINE:
@@ -211,7 +213,7 @@ class Timers:
         event._fn = fn
         event._args = args
         event._tally = tally
-        event._interval = interval if interval > SHORTEST else SHORTEST
+        event._interval = interval
         event._due = due
         event._number = number = self.number
         event.fired = 0

@@ -1,0 +1,82 @@
+"""What the event manager's tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.events import EventManager, ManualClock
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def manager() -> Iterator[EventManager]:
+    """One on the system's clock."""
+    with EventManager() as manager:
+        yield manager
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def manual(clock: ManualClock) -> Iterator[EventManager]:
+    """One whose clock the test moves."""
+    with EventManager(clock=clock) as manager:
+        yield manager
+
+
+class Pipes:
+    """Pipes that are closed when the test is over, whatever it closed itself."""
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+
+    def __call__(self, full: bool = False) -> tuple[int, int]:
+        r, w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.fds += (r, w)
+        if full:
+            os.write(w, b"x")
+        return r, w
+
+
+@pytest.fixture
+def pipes() -> Iterator[Pipes]:
+    pipes = Pipes()
+    yield pipes
+    for fd in pipes.fds:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def turn_until(manager: EventManager, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Turn until the condition holds; fails the test if it does not within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        left = deadline - time.monotonic()
+        assert left > 0.0, "the condition did not come true"
+        manager.run_once(timeout=min(left, 0.5))
+
+
+def run_python(code: str, timeout: float = 30.0, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of its own on this interpreter, with the source tree on its path."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=ROOT,
+        check=False,
+    )
