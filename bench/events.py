@@ -33,6 +33,9 @@ except ImportError:  # no wheel for this machine: its column stays empty
 ASYNCIO, UVLOOP, OURS = "asyncio", "uvloop", "outstation"
 
 # case -> (least ratio to asyncio, least ratio to uvloop); None: shown, not judged
+RUNS = (1.0, 7)  # scale, runs
+QUICK = (0.2, 3)
+
 FLOORS: dict[str, tuple[float | None, float | None]] = {
     "dispatch: one pipe": (1.5, 0.65),
     "dispatch: 64 pipes a turn": (1.5, 0.65),
@@ -287,7 +290,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--only", metavar="WORD", help="only cases with this word in their name")
     options = parser.parse_args()
-    scale, runs = (0.2, 3) if options.quick else (1.0, 7)
+    scale, runs = QUICK if options.quick else RUNS
     cases: dict[str, Callable[[str], float]] = {
         "dispatch: one pipe": lambda kind: pipes(kind, 1, int(200_000 * scale)),
         "dispatch: 64 pipes a turn": lambda kind: pipes(kind, 64, int(300_000 * scale)),

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,8 @@ def pipes() -> Iterator[Pipes]:
     pipes = Pipes()
     yield pipes
     for fd in pipes.fds:
-        try:
+        with suppress(OSError):
             os.close(fd)
-        except OSError:
-            pass
 
 
 def turn_until(manager: EventManager, condition: Callable[[], object], seconds: float = 10.0) -> None:
@@ -80,3 +79,8 @@ def run_python(code: str, timeout: float = 30.0, *arguments: str) -> subprocess.
         cwd=ROOT,
         check=False,
     )
+
+
+def never(*args: object) -> None:
+    """A callback that must not be called. What it raises is no ``Exception``: it ends the loop, and the test."""
+    pytest.fail(f"called with {args}")

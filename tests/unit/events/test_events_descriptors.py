@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import Pipes
+from conftest import Pipes, never
 
 from agent.events import Dispatch, EventManager
 
@@ -52,7 +52,7 @@ def test_05_cancel_reaches_an_event_of_the_same_turn(manual: EventManager, pipes
 
 def test_05_a_timer_of_the_same_turn_may_cancel_a_ready_descriptor(manual: EventManager, pipes: Pipes) -> None:
     r, _ = pipes(full=True)
-    event = manual.create_socket_event(r, on_readable=pytest.fail)
+    event = manual.create_socket_event(r, on_readable=never)
     manual.create_timer_event(1.0, event.cancel, first_after=0.0, repeat=False)
     assert manual.run_once() == 1
     assert manual.run_once() == 0
@@ -86,7 +86,7 @@ def test_05_a_new_event_with_a_reused_number_gets_nothing_of_the_old_one(manual:
 def test_05_a_timer_that_swaps_a_ready_number_does_not_mislead_it(manual: EventManager, pipes: Pipes) -> None:
     """The report is older than the timer's callback: what it says about the number is about the former file."""
     ready, _ = pipes(full=True)
-    old = manual.create_socket_event(ready, on_readable=pytest.fail)
+    old = manual.create_socket_event(ready, on_readable=never)
     calls: list[str] = []
 
     def swap() -> None:
@@ -157,7 +157,7 @@ def test_06_closed_behind_our_back_with_a_duplicate_alive(
     """epoll reports the closed number for ever, and nothing can be done about the entry but a new epoll."""
     r, _ = pipes(full=True)
     pipes.fds.append(os.dup(r))
-    event = manual.create_socket_event(r, on_readable=pytest.fail, name="ghost")
+    event = manual.create_socket_event(r, on_readable=never, name="ghost")
     other, w = pipes()
     calls: list[bytes] = []
     manual.create_socket_event(other, on_readable=lambda: calls.append(os.read(other, 1)))
@@ -244,7 +244,7 @@ def test_06_closed_and_replaced_by_another_file(
     """The number is somebody else's now, and the old file lives on in a duplicate."""
     r, _ = pipes(full=True)
     pipes.fds.append(os.dup(r))
-    event = manual.create_socket_event(r, on_readable=pytest.fail, name="ghost")
+    event = manual.create_socket_event(r, on_readable=never, name="ghost")
     stranger, _ = pipes()
     os.dup2(stranger, r)
     assert manual.run_once() == 0
@@ -260,7 +260,7 @@ def test_06_a_dead_event_yields_its_number(
     r, w = pipes(full=True)
     if duplicate:
         pipes.fds.append(os.dup(r))
-    old = manual.create_socket_event(r, on_readable=pytest.fail, name="ghost")
+    old = manual.create_socket_event(r, on_readable=never, name="ghost")
     if paused:
         old.pause()
     os.close(r)
@@ -283,7 +283,7 @@ def test_06_closed_before_it_was_cancelled(manual: EventManager, pipes: Pipes) -
     """The wrong way round, with a duplicate alive: the entry stays behind, until the number turns up again."""
     r, _ = pipes(full=True)
     pipes.fds.append(os.dup(r))
-    event = manual.create_socket_event(r, on_readable=pytest.fail)
+    event = manual.create_socket_event(r, on_readable=never)
     os.close(r)
     event.cancel()
     assert manual.run_once() == 0
@@ -300,19 +300,21 @@ def test_06_closed_before_it_was_cancelled(manual: EventManager, pipes: Pipes) -
 def test_06_cancelled_late_and_registered_at_once(manual: EventManager, pipes: Pipes) -> None:
     r, _ = pipes(full=True)
     pipes.fds.append(os.dup(r))
-    event = manual.create_socket_event(r, on_readable=pytest.fail)
+    event = manual.create_socket_event(r, on_readable=never)
     os.close(r)
     event.cancel()
     again, _ = pipes()
     assert again == r
-    manual.create_socket_event(again, on_readable=pytest.fail)
+    manual.create_socket_event(again, on_readable=never)
     for _ in range(3):
         assert manual.run_once() == 0
 
 
-def test_06_resume_notices_a_closed_descriptor(manual: EventManager, pipes: Pipes, caplog: pytest.LogCaptureFixture) -> None:
+def test_06_resume_notices_a_closed_descriptor(
+    manual: EventManager, pipes: Pipes, caplog: pytest.LogCaptureFixture
+) -> None:
     r, _ = pipes(full=True)
-    event = manual.create_socket_event(r, on_readable=pytest.fail, name="ghost")
+    event = manual.create_socket_event(r, on_readable=never, name="ghost")
     event.pause()
     os.close(r)
     event.resume()
@@ -405,7 +407,9 @@ def test_07_more_ready_than_one_report_holds(manual: EventManager, pipes: Pipes)
 def test_handle_want_writable_pause_and_resume(manual: EventManager) -> None:
     near, far = socket.socketpair()
     order: list[str] = []
-    event = manual.create_socket_event(near, on_readable=lambda: order.append("r"), on_writable=lambda: order.append("w"))
+    event = manual.create_socket_event(
+        near, on_readable=lambda: order.append("r"), on_writable=lambda: order.append("w")
+    )
     assert manual.run_once() == 1  # wanted from the start
     event.want_writable(False)
     assert manual.run_once() == 0
@@ -490,7 +494,7 @@ def test_many_descriptors_beyond_select_s_limit(pipes: Pipes) -> None:
 @pytest.mark.parametrize("dispatch", list(Dispatch))
 def test_a_descriptor_may_be_closed_right_after_cancel(manual: EventManager, pipes: Pipes, dispatch: Dispatch) -> None:
     r, _ = pipes(full=True)
-    event = manual.create_socket_event(r, on_readable=pytest.fail, dispatch=dispatch)
+    event = manual.create_socket_event(r, on_readable=never, dispatch=dispatch)
     event.cancel()
     os.close(r)
     assert manual.run_once() == 0

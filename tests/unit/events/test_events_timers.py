@@ -25,7 +25,9 @@ def test_01_periods_do_not_drift_however_late_the_turns_are(manual: EventManager
     assert timer.fired == 5
 
 
-def test_01_the_first_firing_comes_after_first_after_and_then_every_interval(manual: EventManager, clock: ManualClock) -> None:
+def test_01_the_first_firing_comes_after_first_after_and_then_every_interval(
+    manual: EventManager, clock: ManualClock
+) -> None:
     seen: list[float] = []
     manual.create_timer_event(1.0, lambda: seen.append(clock.now()), first_after=0.0)
     manual.create_timer_event(3.5, manual.terminate, repeat=False)
@@ -52,7 +54,9 @@ def test_02_skip_fires_once_counts_the_rest_and_keeps_the_grid(manual: EventMana
     assert (timer.fired, timer.skipped, timer.due) == (2, 2, 5.0)
 
 
-def test_02_a_callback_longer_than_its_period_skips_and_does_not_burst(manual: EventManager, clock: ManualClock) -> None:
+def test_02_a_callback_longer_than_its_period_skips_and_does_not_burst(
+    manual: EventManager, clock: ManualClock
+) -> None:
     timer = manual.create_timer_event(1.0, lambda: clock.advance(2.5))
     manual.create_timer_event(20.1, manual.terminate, repeat=False)
     manual.loop()
@@ -200,7 +204,9 @@ def test_04_a_one_shot_meets_a_clock_that_has_come_by_other_steps(manual: EventM
     assert not timer.active
 
 
-def test_04_an_interval_below_the_clocks_resolution_neither_hangs_nor_bursts(manual: EventManager, clock: ManualClock) -> None:
+def test_04_an_interval_below_the_clocks_resolution_neither_hangs_nor_bursts(
+    manual: EventManager, clock: ManualClock
+) -> None:
     timer = manual.create_timer_event(5e-324, int)
     clock.advance(1e-3)
     assert manual.run_once() == 1
