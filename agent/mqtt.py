@@ -170,6 +170,11 @@ class Link:
         if self._session is not None:
             self._session.uncork()
 
+    def hurry(self) -> None:
+        """Acknowledgements are waited for from now on: read each as it comes."""
+        if self._session is not None:
+            self._session.eager()
+
     def subscribe(self, topic_filter: str, *, qos: int = 1) -> None:
         """Now and on each new connection: a broker may resume a session and have forgotten this (seen with NATS)."""
         self._subscriptions[topic_filter] = qos

@@ -177,3 +177,37 @@ def unanswered(first: bytes, url: BrokerUrl, settings: MqttSettings) -> LinkErro
         f"{url.address} closed the connection without an answer",
         "is it an MQTT port? a TLS port needs mqtts://; else look at the broker's log",
     )
+
+
+def not_mqtt(what: str, url: BrokerUrl) -> LinkError:
+    """Bytes came that no broker sends."""
+    return LinkError("protocol", f"{url.address} sent what is not MQTT ({what})", "check the port in mqtt.urls")
+
+
+def silent(url: BrokerUrl) -> LinkError:
+    """Nothing has come for too long, not even the answer to a ping."""
+    return LinkError(
+        "timeout", f"{url.address} has fallen silent", "the network or the broker is down; see mqtt.keepalive"
+    )
+
+
+def unacknowledged(topic: str, url: BrokerUrl, timeout: float) -> LinkError:
+    """A PUBACK or PUBCOMP has not come in time."""
+    return LinkError(
+        "timeout",
+        f"{url.address} has not acknowledged a message to {topic} for {timeout:g} s",
+        "look at the broker's log; see mqtt.ack_timeout",
+    )
+
+
+def broken(error: OSError | None, ended: bool, url: BrokerUrl, timeout: float) -> LinkError:
+    """A connection that was up has ended. error: what the socket said; ended: the other side has closed."""
+    if isinstance(error, ssl.SSLError):
+        return from_tls(error, url, timeout)
+    if isinstance(error, ConnectionAbortedError):
+        return not_mqtt(str(error), url)
+    if error is not None:
+        return LinkError("lost", f"the connection to {url.address} broke ({error.strerror or error})")
+    if ended:
+        return LinkError("lost", f"{url.address} closed the connection")
+    return not_mqtt("malformed packet", url)

@@ -18,10 +18,13 @@ from agent.errors import LinkError
 from agent.events import EventManager, SocketEvent, TimerEvent
 from agent.mqtt_client import GARBAGE, Client, MQTTErrorCode
 from agent.mqtt_connect import Attempt
-from agent.mqtt_errors import from_code, from_tls, unanswered
+from agent.mqtt_errors import broken, from_code, not_mqtt, silent, unacknowledged, unanswered
+from agent.mqtt_inflight import InFlight
 from agent.mqtt_wire import Wire
 
 _BACKLOG = 262_144  # bytes the socket has not taken, past which no more is sent: some seconds of a slow mobile link
+_GROUP = 64  # bytes, sixteen PUBACKs: from here on even a broker that answers in no hurry is listened to
+_LATEST = 0.2  # seconds; less than what an outbox may wait before it writes to a disk (spill_after)
 _CONNACK = 0x20
 _REFUSED = 0x80  # reason codes from here on say no (MQTT 5, section 2.4)
 
@@ -68,9 +71,7 @@ class Session:
         self._wire = wire
         self._client_id = client_id
         self._owner = owner
-        self._flying: dict[
-            int, tuple[Any, str, float]
-        ] = {}  # by message id, oldest first: token, topic, when it was sent
+        self._flying = InFlight(manager, settings.ack_timeout, self._readable, self._overdue)
         self._written: list[Any] = []  # QoS 0: tokens that leave when the wire has nothing left to write
         self._acked: list[tuple[int, Any]] = []
         self._messages: list[MQTTMessage] = []
@@ -84,7 +85,8 @@ class Session:
         self._quiet = 0
         self._socket: SocketEvent | None = None
         self._keepalive: TimerEvent | None = None
-        self._ack_timer: TimerEvent | None = None
+        self._sweep: TimerEvent | None = None
+        self._eager = False
         client = self._client = Client(wire, settings, client_id, will)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -137,13 +139,11 @@ class Session:
             del self._acked[noted:]  # what paho calls published is in the wire; _release knows when it has left
             self._written.append(token)
             return True
-        self._flying[info.mid] = (token, topic, self._manager.now())
-        if self._ack_timer is None:
-            # One timer for all that is in flight, set anew when it fires: nothing to pay for each message.
-            self._watch_acks(self._settings.ack_timeout)
+        self._flying.add(info.mid, token, topic)
         return True
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
+        self.eager()  # somebody waits for what comes
         self._client.subscribe(topic_filter, min(qos, self.max_qos))
         self._settle()
 
@@ -152,6 +152,11 @@ class Session:
         self._wire.cork()
 
     def uncork(self) -> None:
+        self._write()
+        if self.up:
+            self._rest()
+
+    def _write(self) -> None:
         if self._ended:
             return
         try:
@@ -166,7 +171,8 @@ class Session:
         if self._ended or self._leaving:
             return
         self._leaving = True
-        self.uncork()
+        self.eager()
+        self._write()
         if not self._ended and not self._wire.backlog:
             self._disconnect()
 
@@ -203,7 +209,7 @@ class Session:
         wire.cork()
         wire.fill()
         self._process()
-        self.uncork()
+        self._write()
 
     def _process(self) -> None:
         """Have paho read what came, and act on it."""
@@ -217,7 +223,7 @@ class Session:
             while (wire.buffered or wire.ended) and self._gone is None and not client.loop_read():
                 pass
         except GARBAGE as error:
-            self._cause = self._not_mqtt(repr(error))
+            self._cause = not_mqtt(repr(error), self._attempt.url)
             self._gone = self._gone or (False, None)
         self._settle()
 
@@ -242,11 +248,10 @@ class Session:
 
     def _tick(self) -> None:
         """Four times a keepalive: have paho ping when one is due, and notice a broker that has fallen silent."""
-        try:
-            self._client.loop_misc()
-        except GARBAGE as error:
-            self._cause = self._not_mqtt(repr(error))
-            self._gone = self._gone or (False, None)
+        self._readable()  # what came may still wait to be read
+        if self._ended:
+            return
+        self._client.loop_misc()
         self._settle()
         if self._wire.received != self._seen:
             self._seen = self._wire.received
@@ -256,34 +261,43 @@ class Session:
         # A ping goes out when the silence is one keepalive, four ticks; the fifth allows a quarter for the answer and
         # comes within 1.5 keepalives of the last byte. paho itself would wait for two.
         if self._quiet >= 5:
-            self._end(
-                LinkError(
-                    "lost",
-                    f"{self._attempt.url.address} has fallen silent",
-                    "the network or the broker is down; see mqtt.keepalive",
-                )
-            )
+            self._end(silent(self._attempt.url))
 
-    def _watch_acks(self, after: float) -> None:
-        self._ack_timer = self._manager.create_timer_event(after, self._acks_due, repeat=False, name="mqtt.ack_timeout")
+    def _overdue(self, topic: str) -> None:
+        self._end(unacknowledged(topic, self._attempt.url, self._settings.ack_timeout))
 
-    def _acks_due(self) -> None:
-        self._ack_timer = None
-        if not self._flying:
+    # --- when to look for acknowledgements
+
+    def eager(self) -> None:
+        """Read at once whatever comes, from now on."""
+        self._eager = True
+        self._wire.report_from(1)
+
+    def _rest(self) -> None:
+        """After publishing: read what has come meanwhile, and be woken for what follows only where that matters.
+
+        While there is room a PUBACK changes nothing: read along with the next message it costs no wake-up of its own,
+        which is half of all that a board with many slow devices has. A timer sees to the last ones.
+        """
+        wire = self._wire
+        if self._eager or len(self._flying) * 2 > self.window:
+            wire.report_from(1)
             return
-        _, topic, sent = next(iter(self._flying.values()))
-        left = sent + self._settings.ack_timeout - self._manager.now()
-        if left > 0:
-            self._watch_acks(left)
+        if wire.report_from(_GROUP):
+            wire.fill()
+            self._process()
+        if self._ended or not self._flying:
             return
-        self._end(
-            LinkError(
-                "lost",
-                f"{self._attempt.url.address} has not acknowledged a message to {topic} "
-                f"for {self._settings.ack_timeout:g} s",
-                "look at the broker's log; see mqtt.ack_timeout",
-            )
-        )
+        if self._sweep is None:
+            self._sweep = self._manager.create_timer_event(_LATEST, self._swept, repeat=False, name="mqtt.acks")
+        else:
+            self._sweep.reschedule(_LATEST)
+
+    def _swept(self) -> None:
+        self._readable()
+        if self._flying and not self._ended:
+            # The broker takes its time: let its answer wake us.
+            self._wire.report_from(1)
 
     # --- what follows
 
@@ -315,7 +329,7 @@ class Session:
         tokens = []
         refused = []
         for mid, code in acked:
-            entry = flying.pop(mid, None)
+            entry = flying.pop(mid)
             if entry is None:
                 continue
             if self._five and code.value >= _REFUSED:
@@ -324,7 +338,7 @@ class Session:
                 tokens.append(entry[0])
         if tokens:
             self._owner.session_acked(tokens)
-        for (token, topic, _), code in refused:
+        for (token, topic), code in refused:
             if self._ended:
                 return
             error = self._from(code)
@@ -358,37 +372,24 @@ class Session:
     def _from(self, code: ReasonCode) -> LinkError:
         return from_code(code.value, str(code), self._attempt.url, self._settings, self._client_id)
 
-    def _not_mqtt(self, what: str) -> LinkError:
-        return LinkError(
-            "protocol", f"{self._attempt.url.address} sent what is not MQTT ({what})", "check the port in mqtt.urls"
-        )
-
     def _why(self) -> LinkError:
         """Why the connection has ended."""
-        url, error = self._attempt.url, self._wire.error
+        url, wire = self._attempt.url, self._wire
         if self._cause is not None:
             return self._cause
-        if isinstance(error, ssl.SSLError):
-            # With TLS 1.3 a broker that wants a certificate says so only after the handshake.
-            return from_tls(error, url, self._settings.connect_timeout)
-        if self._gone is not None and self._gone[0]:
+        # With TLS 1.3 a broker that wants a certificate says so only after the handshake.
+        if self._gone is not None and self._gone[0] and not isinstance(wire.error, ssl.SSLError):
             return self._from(self._gone[1])
-        if not self.up:
-            return unanswered(self._wire.first, url, self._settings)
-        if isinstance(error, ConnectionAbortedError):
-            return self._not_mqtt(str(error))
-        if error is not None:
-            return LinkError("lost", f"the connection to {url.address} broke ({error.strerror or error})")
-        if self._wire.ended:
-            return LinkError("lost", f"{url.address} closed the connection")
-        return self._not_mqtt("malformed packet")
+        if not self.up and not isinstance(wire.error, ssl.SSLError):
+            return unanswered(wire.first, url, self._settings)
+        return broken(wire.error, wire.ended, url, self._settings.connect_timeout)
 
     def _end(self, error: LinkError | None) -> None:
         if self._ended:
             return
         self._ended = True
         self.up = False
-        for event in (self._socket, self._keepalive, self._ack_timer):
+        for event in (self._socket, self._keepalive, self._sweep, self._flying):
             if event is not None:
                 event.cancel()
         self._wire.end()

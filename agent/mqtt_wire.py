@@ -66,6 +66,7 @@ class Wire:
         self._full = False
         self._linger = False
         self._closing = False
+        self._low_water = 1
 
     # --- towards paho: what it calls a SocketLike
 
@@ -152,6 +153,14 @@ class Wire:
         except OSError as error:
             self.error = error
             self.ended = True
+
+    def report_from(self, size: int) -> bool:
+        """Be readable once ``size`` bytes have come, or the end (SO_RCVLOWAT, socket(7)). Whether it was so before."""
+        if size == self._low_water:
+            return True
+        self._low_water = size
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        return False
 
     def cork(self) -> None:
         """Hold back what is sent until ``uncork``."""

@@ -136,6 +136,7 @@ class Publisher:
         if self._on_drained is not None:
             return
         self._on_drained = on_done
+        self._link.hurry()
         farewell = min(_FAREWELL, timeout / 4)
         self._after(timeout - farewell, self._farewell, farewell)
         self._check_drained()

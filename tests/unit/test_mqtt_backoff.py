@@ -93,6 +93,12 @@ def test_a_broker_that_restarts_is_not_taken_for_another_client() -> None:
         assert patience.failed(error, "h:1883", float(n), lasted).error.reason != "taken_over"
 
 
+def test_connections_that_we_end_ourselves_are_nobody_elses_doing() -> None:
+    patience = make()
+    error = LinkError("timeout", "h:1883 has not acknowledged a message")
+    assert {patience.failed(error, "h:1883", float(n), 0.6).error.reason for n in range(9)} == {"timeout"}
+
+
 def test_mqtt_5_tells_a_takeover_itself() -> None:
     patience = make(five=True)
     assert {patience.failed(LOST, "h:1883", float(n), 0.6).error.reason for n in range(9)} == {"lost"}

@@ -50,6 +50,8 @@ class FakeLink:
     def cork(self) -> None:
         self._corked = True
 
+    def hurry(self) -> None: ...
+
     def uncork(self) -> None:
         self._corked = False
         self.writes += 1
