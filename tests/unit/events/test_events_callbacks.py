@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from conftest import Pipes, never, run_python, turn_until
+from events_support import Pipes, never, run_python, turn_until
 
 from agent.events import Dispatch, Event, EventManager, ManualClock, Missed, SlowCallback, SlowCallbackError
 from agent.events.names import name_of, place_of

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import Pipes, never
+from events_support import Pipes, never
 
 from agent.events import Dispatch, EventManager
 

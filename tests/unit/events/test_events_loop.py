@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Pipes, never, turn_until
+from events_support import ROOT, Pipes, never, turn_until
 
 from agent.events import EventManager, ManualClock, Missed
 

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 
-from conftest import Pipes, never, turn_until
+from events_support import Pipes, never, turn_until
 
 from agent.events import Dispatch, EventManager, WorkRejected, WorkTimeout
 from agent.events.work import State

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from conftest import never, run_python
+from events_support import never, run_python
 
 from agent.events import EventManager
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import never, run_python, turn_until
+from events_support import never, run_python, turn_until
 
 from agent.events import EventManager, ManualClock, WorkRejected, WorkTimeout
 from agent.events.costs import MOST_KEYS, Costs
