@@ -146,6 +146,7 @@ class StatusReport:
                 "dropped": dict(outbox.dropped),
             },
             "devices": devices,
+            "hotplug": {"degraded": self._supervisor.hotplug_degraded},
             "loop": loop(stats),
             "workers": work(stats),
             "process": process(),

@@ -67,6 +67,11 @@ class Supervisor:
         owner.failed(error)
         return True
 
+    @property
+    def hotplug_degraded(self) -> str | None:
+        """Why some port's coming may go unseen, so that it is taken at the next retry only; None if none does."""
+        return self._env.paths.degraded
+
     def report(self) -> dict[str, Any]:
         """Every device's part of the status report."""
         now_ns = self._env.clock.mono_ns()

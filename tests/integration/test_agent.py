@@ -93,6 +93,7 @@ def test_state_topics_are_retained_for_who_comes_later(
         status
     )
     assert status["process"]["rss_bytes"] > 1_000_000
+    assert status["hotplug"] == {"degraded": None}
 
 
 def test_the_host_reports_beside_serial_devices(serial_device: PtyPort, outstation_start: Start) -> None:
