@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from agent.clock import Clock
 from agent.codec import encode_fields
-from agent.driver import DeviceLost, Fault, Parser, Port, Sample
+from agent.driver import DeviceLost, Fault, Parser, Port, Sample, WorkersBusy
 from agent.events import EventManager, Missed, SocketEvent, TimerEvent, Work, WorkRejected, WorkTimeout
 from agent.logline import Repeats, line
 from agent.model import Reading
@@ -60,7 +60,7 @@ class Owner(Protocol):
     def lost(self, reason: str) -> None: ...
 
     def failed(self, error: BaseException) -> None:
-        """Something of this driver raised: DeviceLost, or anything else, which is a defect of the driver."""
+        """Something of this driver raised: DeviceLost, WorkersBusy, or else what is a defect of the driver."""
 
 
 class DeviceContext:
@@ -141,20 +141,34 @@ class DeviceContext:
         timeout: float | None = None,
         weight: float = 1.0,
         lane: str = "",
-    ) -> Work:
+    ) -> Work | TimerEvent:
         label = f"{self.device}.{getattr(fn, '__name__', 'work')}"
-        return self._own(
-            self.manager.execute_work(
-                fn,
-                *args,
-                on_done=on_done,
-                on_error=on_error or self.owner.failed,
-                key=f"{self.device}.{lane}" if lane else self.device,
-                weight=weight,
-                timeout=timeout,
-                name=label,
+        try:
+            return self._own(
+                self.manager.execute_work(
+                    fn,
+                    *args,
+                    on_done=on_done,
+                    on_error=on_error or self.owner.failed,
+                    key=f"{self.device}.{lane}" if lane else self.device,
+                    weight=weight,
+                    timeout=timeout,
+                    name=label,
+                )
             )
-        )
+        except WorkRejected as full:
+            # No defect of the driver, so it does not fly through its callback. By a timer rather than call_soon: it can
+            # be cancelled, ends with the driver, and what on_error raises finds its device.
+            return self._own(
+                self.manager.create_timer_event(
+                    1.0,
+                    on_error or self.owner.failed,
+                    WorkersBusy(str(full)),
+                    first_after=0.0,
+                    repeat=False,
+                    name=f"{label}.rejected",
+                )
+            )
 
     def emit(self, *items: Sample | Fault) -> None:
         self.accept(items, self.clock.mono_ns())

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from agent.clock import Clock
 from agent.context import Counts, DeviceContext, Owner
-from agent.driver import DeviceConfig, DeviceLost, Driver, Port
+from agent.driver import DeviceConfig, DeviceLost, Driver, Port, WorkersBusy
 from agent.events import EventManager, TimerEvent, WorkRejected, WorkTimeout
 from agent.hotplug import PathWatch
 from agent.logline import Repeats, line
@@ -127,8 +127,8 @@ class Device:
         self._close(then=lambda: self._back_off("device.lost", reason))
 
     def failed(self, error: BaseException) -> None:
-        """Something of its driver raised: the device is gone, or the driver has a defect."""
-        if isinstance(error, DeviceLost):
+        """Something of its driver raised: the device is gone, the workers are at their limit, or it has a defect."""
+        if isinstance(error, DeviceLost | WorkersBusy):
             self.lost(str(error))
         else:
             self._crash(error)

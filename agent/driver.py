@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.errors import DeviceLost, PortError
+from agent.errors import DeviceLost, PortError, WorkersBusy
 from agent.model import Channel, Fault, Sample, Value
 from agent.ports import SerialSettings
 from agent.quantity import Interval
@@ -46,6 +46,7 @@ __all__ = [
     "SerialConfig",
     "StreamDriver",
     "Value",
+    "WorkersBusy",
 ]
 
 
@@ -122,6 +123,9 @@ class Context(Protocol):
     ) -> Handle:
         """Run what may block on a worker, in order for this device; the result comes back on the loop's thread.
 
+        What fn raises is given to ``on_error``; so are TimeoutError after ``timeout`` seconds, and WorkersBusy, in a
+        later turn, where the workers' queue is full. Without ``on_error``, or raised by it, DeviceLost and WorkersBusy
+        make the device be opened again, and anything else is a defect of the driver.
         Work of another ``lane`` does not wait for it: for what may hang (a network file system) beside what must go on.
         """
 
@@ -197,6 +201,11 @@ class Driver(ABC):
     def shares(cls, config: Any) -> str | None:
         """Key of what only one device may use (its port), or None. Two devices with the same key are an error."""
         return getattr(config, "port", None)
+
+    @classmethod
+    def lacks(cls, config: Any) -> str | None:  # noqa: ARG003
+        """What has to be installed before it can be opened, and how, or None; `outstation check` shows it."""
+        return None
 
 
 class StreamDriver(Driver):

@@ -59,6 +59,10 @@ class PortError(DeviceLost):
         return f"{self.args[0]}; {self.remedy}" if self.remedy else str(self.args[0])
 
 
+class WorkersBusy(OutstationError, RuntimeError):  # noqa: N818  (named by the contract of drivers)
+    """The workers' queue is full. Given to a driver's ``on_error``; without one its device is opened again."""
+
+
 class LinkError(OutstationError, ConnectionError):
     """The broker cannot be reached, or refuses us. Caught by the link, which logs one line, backs off and tries again.
 

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any, Literal, TypeVar, cast
 
 from agent.codec import encode_fields
-from agent.driver import DeviceLost, Driver, Fault, Parser, Port, PortError, Sample, SerialConfig
+from agent.driver import DeviceLost, Driver, Fault, Parser, Port, PortError, Sample, SerialConfig, WorkersBusy
 from agent.events import ManualClock, WorkTimeout
 from agent.testing.handles import FakeTimer, FakeWatch, FakeWork
 from agent.testing.port import FakePort
@@ -40,10 +40,11 @@ class FakeContext:
         device: str = "device",
         *,
         clock: ManualClock | None = None,
-        work: Literal["inline", "deferred"] = "inline",
+        work: Literal["inline", "deferred", "rejected"] = "inline",
         ports: Mapping[str, FakePort | PortError] | None = None,
     ) -> None:
-        """work: whether what is submitted runs by itself (inline) or when the test says ``do_work`` (deferred);
+        """work: whether what is submitted runs by itself (inline), when the test says ``do_work`` (deferred), or never,
+        as if the workers' queue were full (rejected);
         ports: what ``open_serial`` gives, or raises, by the configuration's ``port``; default: a new FakePort each.
         """
         self.device = device
@@ -168,7 +169,9 @@ class FakeContext:
     ) -> FakeWork:
         piece = FakeWork(fn, args, on_done, on_error, timeout)
         self._handles.append(piece)
-        if self._work_mode == "inline":
+        if self._work_mode == "rejected":
+            self._later(lambda: self._reject(piece))
+        elif self._work_mode == "inline":
             self._later(lambda: self._finish(piece))
         else:
             self._work.append(piece)
@@ -221,10 +224,10 @@ class FakeContext:
             self._running = False
 
     def _call(self, fn: Callable[..., object], *args: Any) -> None:
-        """A driver's exception is a loss if it is DeviceLost; any other is a defect, and the test shall see it."""
+        """DeviceLost and WorkersBusy are a loss; what else a driver raises is a defect, and the test shall see it."""
         try:
             fn(*args)
-        except DeviceLost as gone:
+        except (DeviceLost, WorkersBusy) as gone:
             self.lost(str(gone))
 
     def _readable(self, handle: FakeWatch) -> None:
@@ -273,6 +276,10 @@ class FakeContext:
             self._settle(piece, None, error)
         else:
             self._settle(piece, result, None)
+
+    def _reject(self, piece: FakeWork) -> None:
+        if piece.active:
+            self._settle(piece, None, WorkersBusy(f"{piece.fn!r}: the queue is full"))
 
     def _time_out(self, piece: FakeWork) -> None:
         if piece.active:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from agent.context import QUEUED_BYTES, SLOW_FEEDS
 from agent.device import BACKOFF_MOST, CRASHES, OPEN_TIMEOUT, QUARANTINE, SETTLED
 from agent.driver import Channel, DeviceConfig, Driver, Fault, Parser, Port, PortError, Sample, StreamDriver
 from agent.errors import DeviceLost
-from agent.events import EventManager, ManualClock
+from agent.events import EventManager, ManualClock, WorkRejected
 from agent.hotplug import PathWatch
 from agent.model import Reading
 from agent.supervisor import Supervisor
@@ -358,6 +360,43 @@ def test_a_device_without_a_port(bench: Bench) -> None:
     assert bench.readings[0].body == b'{"load":0.5}'
 
 
+def test_full_workers_delay_a_device_and_are_no_defect_of_its_driver(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise WorkRejected("1000 pieces of work wait")
+
+    class Host(Driver):
+        def start(self, port: Port | None) -> None:  # noqa: ARG002
+            self.ctx.every(1.0, self.collect)
+
+        def collect(self) -> None:
+            self.ctx.submit(lambda: None)
+
+    bench.supervisor.add(Host, DeviceConfig(name="host", driver="host"))
+    bench.start()
+    monkeypatch.setattr(bench.manager, "execute_work", full)
+    for _ in range(CRASHES + 1):
+        bench.advance(1.0)
+        assert bench.state("host") == "waiting"
+        assert bench.report()["host"]["reason"] == "1000 pieces of work wait"
+        bench.advance(BACKOFF_MOST)
+        assert bench.state("host") == "online"
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_port_that_cannot_be_watched_for_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    bench.add("weather", Line(), shares=classmethod(lambda _cls, _config: "/dev/ttyUSB0"))
+    assert bench.supervisor.hotplug_degraded is None
+    monkeypatch.setattr("agent.hotplug._Inotify", refuse)
+    bench.start()
+    assert "max_user_instances" in str(bench.supervisor.hotplug_degraded)
+    bench.until(online(bench, "weather"))
+
+
 def test_what_has_no_json_form_is_a_fault_and_nothing_else_is_lost(bench: Bench) -> None:
     class Odd(Driver):
         def start(self, _port: Port | None) -> None:
@@ -381,7 +420,7 @@ def test_no_two_readings_of_a_device_share_a_time_stamp(bench: Bench) -> None:
         line.device.sendall(b"a\nb\nc\n")
         bench.until(lambda n=before: len(bench.readings) == n + 3)  # type: ignore[misc]
     stamps = [reading.mono_ns for reading in bench.readings]
-    assert [b - a for a, b in zip(stamps, stamps[1:], strict=False)] == [1000] * 5
+    assert [b - a for a, b in pairwise(stamps)] == [1000] * 5
 
 
 def test_a_sources_own_stamp_is_kept(bench: Bench) -> None:

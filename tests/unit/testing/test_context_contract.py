@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from agent.context import Counts, DeviceContext
-from agent.driver import Context, DeviceLost, Fault, Parser, Sample
-from agent.events import EventManager, ManualClock
+from agent.driver import Context, DeviceLost, Fault, Parser, Sample, WorkersBusy
+from agent.events import EventManager, ManualClock, Work
 from agent.model import Reading
 from agent.testing import FakeContext, FakePort
 
@@ -30,8 +31,8 @@ class Letters(Parser):
 class Fake:
     """What the contract asks of a context, by the fake."""
 
-    def __init__(self) -> None:
-        self.fake = FakeContext("d")
+    def __init__(self, *, full: bool = False) -> None:
+        self.fake = FakeContext("d", work="rejected" if full else "inline")
         self.ctx: Context = self.fake
         self.clock = self.fake.clock
         self.losses = self.fake.losses
@@ -64,9 +65,15 @@ class Clock:
 class Real:
     """The same by the real one; its owner does what supervisor.Device does."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, full: bool = False) -> None:
         self.clock = ManualClock()
-        self.manager = EventManager(clock=self.clock, on_callback_error=self.callback_failed)
+        self.manager = EventManager(
+            clock=self.clock, on_callback_error=self.callback_failed, workers=(1, 1), work_queue=1 if full else 1000
+        )
+        self.gate = threading.Event()
+        if full:  # one piece runs, one waits, and there is no place for a third
+            for name in ("runs", "waits"):
+                self.manager.execute_work(self.gate.wait, 30.0, name=name)
         self.owners: dict[Any, Any] = {}
         self.counts = Counts()
         self.readings: list[Reading] = []
@@ -103,7 +110,7 @@ class Real:
         self.owners[event].failed(error)
 
     def failed(self, error: BaseException) -> None:
-        assert isinstance(error, DeviceLost), error
+        assert isinstance(error, DeviceLost | WorkersBusy), error
         self.lost(str(error))
 
     def lost(self, reason: str) -> None:
@@ -111,7 +118,7 @@ class Real:
         self.real.close(lambda: None)
 
     def run(self) -> None:
-        while any(not piece.done and piece.active for piece in self.work):
+        while any(isinstance(piece, Work) and not piece.done and piece.active for piece in self.work):
             self.manager.run_once(1.0)
         while self.manager.run_once(0):
             pass
@@ -286,6 +293,30 @@ def test_device_lost_of_work_without_on_error_is_a_loss(it: Fake | Real) -> None
     it.ctx.submit(gone)
     it.run()
     assert it.losses == ["no such bus"]
+
+
+@pytest.mark.parametrize("made", [Fake, Real], ids=["fake", "real"])
+def test_a_full_queue_is_told_later_and_is_no_defect(made: type[Fake | Real]) -> None:
+    it = made(full=True)
+    seen: list[Any] = []
+
+    def submit() -> None:
+        it.ctx.submit(seen.append, "never", on_error=lambda error: seen.append(type(error)))
+        it.ctx.submit(seen.append, "never", on_error=seen.append).cancel()
+        seen.append("submitted")
+
+    it.ctx.after(1.0, submit)
+    step(it, 1.0, 2)
+    assert seen == ["submitted", WorkersBusy]
+    assert it.losses == []
+    it.ctx.submit(seen.append, "never")  # nobody asks for the error: the device is opened again
+    assert it.losses == []
+    it.run()
+    assert len(it.losses) == 1
+    assert "queue" in it.losses[0]
+    if isinstance(it, Real):
+        it.gate.set()
+        it.manager.close()
 
 
 def test_a_stream_emits_in_order_and_ends_with_what_is_left(it: Fake | Real) -> None:
