@@ -49,9 +49,12 @@ def options(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
     for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] not in DeviceConfig.model_fields):
         key = prefix + (field.alias or name)
         kind = _Kind(field.annotation, field.metadata)
+        extra = field.json_schema_extra
+        # Where a validator holds what a Literal cannot: numbers that are not whole.
+        choices = extra.get("enum") if isinstance(extra, dict) else None
         yield Option(
             key,
-            kind.words,
+            " | ".join(map(toml, choices)) if isinstance(choices, list) else kind.words,
             _default(field, kind),
             kind.unit,
             field.description or "",

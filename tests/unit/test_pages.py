@@ -13,6 +13,7 @@ import pytest
 from agent.cli import STATUSES, cli
 from agent.config import SECTIONS, load, problems_text
 from agent.config_options import options
+from agent.driver import SerialConfig
 from agent.errors import ConfigError
 from agent.registry import BUILTIN, discover
 
@@ -84,6 +85,12 @@ def test_every_key_has_a_meaning_and_a_default_or_an_example(section: str, gener
         assert option.meaning.endswith(".")
         example = generate.EXAMPLES.get(f"{section}.{option.key}")
         assert option.default or example, f"{option.key}: an example is due in docs/generate.py"
+
+
+def test_choices_that_a_validator_holds_are_shown() -> None:
+    """pydantic has no Literal of 1.5: the model's json_schema_extra has the choices, for editors too."""
+    (stopbits,) = (option for option in options(SerialConfig) if option.key == "stopbits")
+    assert stopbits.type == "1 | 1.5 | 2"
 
 
 def test_every_example_stands_for_a_key_without_default(generate: ModuleType) -> None:
