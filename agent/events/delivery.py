@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from .descriptors import Descriptors
 from .event import Event, log
 from .inbox import Inbox
 from .meter import Meter
 from .pool import PATIENCE, Pool
-from .sockets import Descriptors, SocketEvent
+from .sockets import SocketEvent
 from .threads import Owner
 from .timers import FIRED, WORKING, GridTimerEvent, TimerEvent, Timers
 from .types import WorkRejected, WorkTimeout

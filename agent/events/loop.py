@@ -7,13 +7,13 @@ from time import monotonic
 
 from .clock import ManualClock
 from .delivery import Delivery
+from .descriptors import Descriptors
 from .event import Call
 from .inbox import Inbox
 from .meter import Meter
 from .poller import Poller
 from .pool import Pool
 from .signals import SignalEvent, Signals
-from .sockets import Descriptors
 from .timers import Timers
 from .watcher import Watcher
 from .work import Work
@@ -93,9 +93,8 @@ class Loop:
                 agenda.sort_in()
             due = agenda.next_due() if heap or line else None
             ready = poll(0, poller.size) if busy else None
-            if (
-                ready
-            ):  # not later than the end of the last callback by more than a system call: no need to ask the clock
+            if ready:
+                # Without a wait: ``started`` is past by no more than this system call, and the clock need not be asked.
                 descriptors.batch = ready
                 busy += 1
                 if busy == check_at:
@@ -124,11 +123,12 @@ class Loop:
                 started = self._run_inbox(started)
                 busy = busy or 1
             meter.event = None
+            if once:
+                descriptors.tell(ready)
+                descriptors.batch = NOTHING
+                break
             # These reports go before the next ones come: memory that is used again at once is still in the cache.
             descriptors.batch = ready = NOTHING
-            if once:
-                descriptors.tell_all()
-                break
         return meter.calls - calls
 
     def _wait(self, due: float | None, timeout: float | None, advance: bool) -> list[tuple[int, int]]:

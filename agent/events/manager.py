@@ -9,6 +9,7 @@ from types import TracebackType
 
 from .clock import Clock, ManualClock
 from .delivery import Delivery
+from .descriptors import Descriptors
 from .event import Call
 from .inbox import Inbox
 from .loop import Loop
@@ -16,7 +17,7 @@ from .meter import Meter, OnError, OnSlow
 from .poller import Poller
 from .pool import Pool
 from .signals import SignalEvent, Signals
-from .sockets import Descriptors, HasFileno, SocketEvent
+from .sockets import HasFileno, SocketEvent
 from .threads import CLOSED, Owner
 from .timers import TimerEvent, Timers, checked
 from .types import Dispatch, Missed, Stats

@@ -1,6 +1,6 @@
 """Waiting: epoll with time-outs of a microsecond, and an epoll that can be built anew under way.
 
-Facts about epoll that the code here and in sockets.py rests on (epoll(7); measured on Linux 5.10 to 6.18):
+Facts about epoll that the code here and in descriptors.py rests on (epoll(7); measured on Linux 5.10 to 6.18):
 
 1. An entry belongs to a pair (file, number), where "file" is the open file description that dup(2) shares. Closing
    the number takes the entry away only if no duplicate keeps the file alive (a fork, a subprocess that inherited it,

@@ -173,6 +173,7 @@ def test_08_a_program_ends_by_ctrl_c_after_its_sigint_event_is_gone() -> None:
     result = run_python("""
         import os, signal
         from agent.events import EventManager
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell has it ignored
         manager = EventManager()
         manager.create_signal_event(signal.SIGINT, int).cancel()
         manager.create_timer_event(0.01, os.kill, os.getpid(), signal.SIGINT)
