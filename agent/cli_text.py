@@ -18,7 +18,7 @@ from agent.config_options import Option, duration_text, options, size_text, toml
 from agent.config_words import MASK, masked_url, secret
 from agent.driver import Channel
 from agent.errors import PluginError
-from agent.registry import DriverEntry, Registry, known_channels
+from agent.registry import DriverEntry, Registry, known_channels, lacking
 
 WIDTH = 100
 
@@ -55,6 +55,8 @@ def report(config: Config) -> Iterator[str]:
             "  topics", [topics.telemetry(device.config.name), topics.device_availability(device.config.name)]
         )
         yield from _rows("  gives", _channels(device, notes))
+        if missing := lacking(device.driver, device.config):
+            notes.append(f"{device.config.name}: {missing}")
     if notes:
         yield ""
         yield "Not wrong, but to know:"

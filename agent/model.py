@@ -25,6 +25,7 @@ FAULT_KINDS = {
     "topic": "two channels of one device whose topics would be the same",
     "cut": "a frame that ended early, because the device went away",
     "timeout": "no answer within the deadline",
+    "unreadable": "a part of the host that could not be read; the detail says which and why",
     "parser": "the parser itself failed: a defect in the driver",
 }
 """The kinds of Fault that the agent knows, with what each means; a driver may add its own."""

@@ -130,6 +130,14 @@ def known_channels(driver: type[Driver], config: DeviceConfig) -> Sequence[Chann
         raise PluginError(f"{driver.__module__}.{driver.__qualname__} failed: {_one_line(error)}") from error
 
 
+def lacking(driver: type[Driver], config: DeviceConfig) -> str | None:
+    """What has to be installed before this device can be opened, or None; a defect in the driver is said here too."""
+    try:
+        return driver.lacks(config)
+    except Exception as error:  # noqa: BLE001  (a plugin's code; the check goes on)
+        return f"lacks() of {driver.__module__}.{driver.__qualname__} failed: {_one_line(error)}"
+
+
 def scan(path: Sequence[str] | None = None) -> Iterator[Offer]:
     """What the installed distributions offer, in the order of the path; of two with one name the first counts.
 

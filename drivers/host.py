@@ -2,8 +2,8 @@
 
 Device: any Linux machine; Raspberry Pis also tell of under-voltage and throttling. One reading each ``interval``.
 
-Source: proc(5); the kernel's Documentation/hwmon/sysfs-interface.rst; of the Pi's flags `vcgencmd get_throttled` in the
-Raspberry Pi documentation.
+Source: psutil, which has to be installed; of temperatures the kernel's Documentation/hwmon/sysfs-interface.rst; of the
+Pi's flags `vcgencmd get_throttled` in the Raspberry Pi documentation.
 
 - ``cpu_percent`` of all cores since the reading before; ``load_1``, ``load_5``, ``load_15``
 - ``memory_percent``, ``memory_available``, ``swap_percent`` (where there is swap)
@@ -30,13 +30,18 @@ Sample::
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ConfigDict, Field, field_validator
 
-from agent.driver import Channel, Context, DeviceConfig, Driver, Fault, Port, Sample, Value
-from agent.procfs_machine import CORE, Machine, Part, label
+from agent.driver import Channel, Context, DeviceConfig, Driver, Fault, Port, PortError, Sample, Value, WorkersBusy
 from agent.quantity import Interval
+
+if TYPE_CHECKING:
+    from agent.machine import Part
+
+CORE: Final = "host"
+"""The part of a reading that is everything but disks; the others are mount points."""
 
 ANSWER: Final = 5.0
 """Seconds after which a part counts as hung; a disk that sleeps needs three to spin up."""
@@ -93,10 +98,26 @@ class Host(Driver):
         self._busy: set[str] = set()
         self._answers: dict[str, Part] | None = None  # of the reading that is being collected
 
+    @classmethod
+    def lacks(cls, config: HostConfig) -> str | None:  # noqa: ARG003
+        try:
+            import psutil  # noqa: F401
+        except ImportError as error:
+            return (
+                f"psutil cannot be imported ({error}); pip install psutil, or on Debian apt install python3-psutil, "
+                "which a virtual environment sees that was made with --system-site-packages"
+            )
+        return None
+
     def open(self) -> None:
         """Look what the machine has. May block: runs on a worker."""
+        if missing := self.lacks(self.config):
+            raise PortError("unsupported", missing)
+        from agent.machine import Machine
+
         self._machine = Machine(self.config.groups(), self.config.network, self.ctx.now)
-        self.channels = tuple(channel(name) for part in self._parts for name in self._machine.names(part))
+        disks = [f"disk_{label(mount)}_{what}" for mount in self.config.disks for what in ("percent", "free")]
+        self.channels = tuple(map(channel, [*self._machine.names(), *disks]))
 
     def start(self, port: Port | None) -> None:  # noqa: ARG002
         self._busy.clear()
@@ -115,13 +136,13 @@ class Host(Driver):
 
     def _ask(self, part: str) -> None:
         self._busy.add(part)
+        core = part == CORE
         self.ctx.submit(
-            self._machine.read,
-            part,
+            *((self._machine.read,) if core else (self._machine.read_disk, part, label(part))),
             on_done=partial(self._answered, part),
             on_error=partial(self._silent, part),
             timeout=ANSWER,
-            lane="" if part == CORE else part,
+            lane="" if core else part,
         )
 
     def _answered(self, part: str, answer: Part, *, late: bool = False) -> None:
@@ -134,10 +155,13 @@ class Host(Driver):
 
     def _silent(self, part: str, error: BaseException) -> None:
         self._busy.discard(part)
-        if not isinstance(error, TimeoutError):
+        if isinstance(error, WorkersBusy):
+            self._answered(part, ({}, [Fault("unreadable", str(error))]))
+        elif isinstance(error, TimeoutError):
+            self._answered(part, ({}, [Fault("timeout", f"{part} did not answer within {ANSWER:g} s")]))
+            self._ask(part)  # waits in its lane until the call that hangs has returned, and so tells when it has
+        else:
             raise error
-        self._answered(part, ({}, [Fault("timeout", f"{part} did not answer within {ANSWER:g} s")]))
-        self._ask(part)  # waits in its lane until the call that hangs has returned, and so tells when it has
 
     def _emit(self) -> None:
         answers, self._answers = self._answers, None
@@ -151,6 +175,11 @@ class Host(Driver):
             self.ctx.emit(Sample(fields), *faults)
         elif faults:
             self.ctx.emit(*faults)
+
+
+def label(mount: str) -> str:
+    """What a disk is called in readings: "/" is root, "/mnt/data" mnt_data."""
+    return mount.strip("/").replace("/", "_") or "root"
 
 
 def channel(name: str) -> Channel:

@@ -22,7 +22,7 @@ LAYERS = [
     ["model"],
     ["clock"],
     ["framing", "codec", "fields"],
-    ["outbox", "ports", "mqtt", "hotplug", "procfs"],
+    ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine"],
     ["driver"],
     ["registry", "config"],
     ["supervisor", "device", "context"],
@@ -186,7 +186,7 @@ def test_a_driver_imports_the_contract_alone(path: Path) -> None:
         "agent.fields_text",
         "agent.framing",
         "agent.model",
-        "agent.procfs_machine",
+        "agent.machine",
         "agent.quantity",
     }
     wrong = [

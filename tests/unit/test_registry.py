@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.registry import BUILTIN, GROUP, Offer, Registry, discover, known_channels, scan
+from agent.driver import DeviceConfig, Driver, Port
+from agent.registry import BUILTIN, GROUP, Offer, Registry, discover, known_channels, lacking, scan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -184,3 +185,16 @@ def test_the_sample_of_each_driver_is_a_configuration(name: str, tmp_path: Path)
     assert [device.config.driver for device in devices] == [name] * len(devices)
     assert devices
     assert all(channel.name for device in devices for channel in known_channels(*device))
+
+
+def test_a_driver_that_fails_to_say_what_it_lacks_ends_nothing() -> None:
+    class Bad(Driver):
+        @classmethod
+        def lacks(cls, config: DeviceConfig) -> str | None:  # noqa: ARG003
+            raise ZeroDivisionError("oops")
+
+        def start(self, port: Port | None) -> None: ...
+
+    said = lacking(Bad, DeviceConfig(name="d", driver="bad"))
+    assert said is not None
+    assert said.endswith("Bad failed: ZeroDivisionError: oops")
