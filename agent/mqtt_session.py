@@ -73,7 +73,7 @@ class Session:
         self._owner = owner
         self._flying = InFlight(manager, settings.ack_timeout, self._readable, self._overdue)
         self._written: list[Any] = []  # QoS 0: tokens that leave when the wire has nothing left to write
-        self._acked: list[tuple[int, Any]] = []
+        self._acked: list[tuple[int, ReasonCode | None]] = []
         self._messages: list[MQTTMessage] = []
         self._connack: tuple[Any, Properties | None] | None = None
         self._gone: tuple[bool, Any] | None = None
@@ -87,10 +87,9 @@ class Session:
         self._keepalive: TimerEvent | None = None
         self._sweep: TimerEvent | None = None
         self._eager = False
-        client = self._client = Client(wire, settings, client_id, will)
+        client = self._client = Client(wire, settings, client_id, will, self._on_ack)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
         client.on_message = self._on_message
 
     # --- from outside
@@ -189,7 +188,7 @@ class Session:
         if self._gone is None:  # loss by keepalive is told twice
             self._gone = (flags.is_disconnect_packet_from_server, code)
 
-    def _on_publish(self, _c: Any, _u: Any, mid: int, code: ReasonCode, _p: Any) -> None:
+    def _on_ack(self, mid: int, code: ReasonCode | None) -> None:
         self._acked.append((mid, code))
 
     def _on_message(self, _c: Any, _u: Any, message: MQTTMessage) -> None:
@@ -332,7 +331,7 @@ class Session:
             entry = flying.pop(mid)
             if entry is None:
                 continue
-            if self._five and code.value >= _REFUSED:
+            if code is not None and code.value >= _REFUSED:
                 refused.append((entry, code))
             else:
                 tokens.append(entry[0])

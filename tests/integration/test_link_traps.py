@@ -61,8 +61,12 @@ def serve(peer: Peer) -> None:
     peer.serve()
 
 
-def test_paho_still_has_the_one_private_name_that_is_used() -> None:
+def test_paho_still_has_the_private_names_that_are_used() -> None:
     assert callable(paho.Client._create_socket)
+    assert callable(paho.Client._handle_pubackcomp)
+    assert {"_in_packet", "_out_messages", "_inflight_messages"} <= vars(
+        paho.Client(paho.CallbackAPIVersion.VERSION2)
+    ).keys()
 
 
 def test_1_a_name_server_that_hangs_holds_up_neither_the_loop_nor_the_next_broker(

@@ -135,7 +135,7 @@ def test_the_password_goes_into_connect_and_is_kept_nowhere(version: str) -> Non
     ours, theirs = socket.socketpair()
     with theirs:
         wire = Wire(ours)
-        client = Client(wire, MqttSettings.model_validate({"username": "bob", "version": version}), "id", None)
+        client = Client(wire, MqttSettings.model_validate({"username": "bob", "version": version}), "id", None, print)
         client.send_connect(parse_url("mqtt://h"), b"hunter2")
         sent = theirs.recv(4096)
         assert sent.endswith(b"\x00\x03bob\x00\x07hunter2")
