@@ -46,7 +46,10 @@ class Machine:
         self._pi = sysfs.pi_files(root)
         known: dict[str, Callable[[], dict[str, Value]]] = {
             "cpu": self._read_cpu,
-            "load": lambda: dict(zip(("load_1", "load_5", "load_15"), psutil.getloadavg(), strict=True)),
+            # Two digits, as the kernel shows them; getloadavg(3) of today gives sixteen bits of fraction.
+            "load": lambda: {
+                f"load_{minutes}": round(load, 2) for minutes, load in zip((1, 5, 15), psutil.getloadavg(), strict=True)
+            },
             "memory": self._read_memory,
             "network": self._read_network,
             "temperatures": self._read_temperatures,

@@ -29,7 +29,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.seconds = 100.0
-        self.load: list[float] = [0.52, 0.58, 0.59]
+        self.load: list[float] = [0.521484375, 0.58, 0.59]
         self.put("proc/stat", "cpu  100 0 50 800 50 0 0 0 10 0\ncpu0 1 2 3\n")
         memory = {"MemTotal": 1000, "MemFree": 10, "MemAvailable": 250, "SwapTotal": 100, "SwapFree": 75}
         memory |= dict.fromkeys(("Buffers", "Cached", "Shmem", "Active", "Inactive"), 0)
