@@ -41,6 +41,15 @@ def test_asked_at_a_point_it_gives_the_one_after(first: int, interval: float, n:
     assert next_point(first, step, grid_point(first, step, n)) == n + 1
 
 
+@given(st.integers(10**15, 3 * 10**17), st.integers(1, 50), st.integers(0, 10**9))
+def test_steps_as_small_as_the_clock_s_own_after_years_of_uptime(first: int, step: int, later: int) -> None:
+    """Where a float is coarser than the step, points fall together; the next one is later all the same."""
+    after = (first + later) / 1e9
+    n = next_point(first, float(step), after)
+    assert grid_point(first, step, n) > after
+    assert n == 0 or grid_point(first, step, n - 1) <= after
+
+
 @given(st.integers(0, 2 * 10**15))
 def test_nanoseconds_and_back(ns: int) -> None:
     assert nanoseconds(ns / 1e9) == ns
@@ -80,9 +89,10 @@ class Agenda(RuleBasedStateMachine):
         self.armed += 1
         self.due[name] = (nanoseconds(self.clock.now() + delay) / 1e9, self.armed)
 
-    @rule(delays=st.lists(st.integers(0, 40).map(lambda n: n / 4), min_size=1, max_size=120))
-    def create(self, delays: list[float]) -> None:
-        for delay in delays:
+    @rule(count=st.integers(1, 5) | st.integers(70, 120), seed=st.integers(0, 1000))
+    def create(self, count: int, seed: int) -> None:
+        """A few, which go to the heap, or many at once, which are sorted into the run."""
+        for delay in (((seed + n) * 7919 % 41) / 4 for n in range(count)):
             name = len(self.timers)
             self.timers[name] = self.manager.create_timer_event(
                 1.0, self.fired.append, name, first_after=delay, repeat=False

@@ -93,6 +93,23 @@ def test_03_order_does_not_depend_on_how_many_there_are(manual: EventManager, cl
     assert order == sorted(expected)
 
 
+def test_03_timers_that_came_in_bulk_and_one_by_one_fire_in_one_order(manual: EventManager, clock: ManualClock) -> None:
+    order: list[float] = []
+    for number in range(300):  # sorted into a run
+        delay = 1.0 + number
+        manual.create_timer_event(delay, order.append, delay, repeat=False)
+    manual.run_once()
+    for number in range(0, 300, 17):  # pushed onto the heap, one a turn
+        delay = 1.5 + number
+        manual.create_timer_event(delay, order.append, delay, repeat=False)
+        manual.run_once()
+    assert manual._timers.agenda.run
+    assert manual._timers.agenda.heap
+    clock.advance(400.0)
+    assert manual.run_once() == 318
+    assert order == sorted(order)
+
+
 def test_03_the_batch_is_fixed_before_the_first_of_it_runs(manual: EventManager, clock: ManualClock) -> None:
     order: list[str] = []
 
