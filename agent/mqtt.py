@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.errors import LinkError
-from agent.events import EventManager, TimerEvent, Work
+from agent.events import EventManager, TimerEvent, WorkRejected
 from agent.logline import line
 from agent.mqtt_backoff import HUMAN, STABLE, Patience
 from agent.mqtt_settings import BrokerUrl, MqttSettings
@@ -79,20 +79,13 @@ class Link:
         self._client_id = settings.client_id or client_id
         self._will = will
         self._log = log or logging.getLogger("outstation.link")
-        self._patience = Patience(
-            settings.retry_min,
-            settings.retry_max,
-            self._client_id,
-            tells_taken_over=settings.version == "5",
-            jitter=jitter,
-        )
+        self._patience = Patience(settings.retry_min, settings.retry_max, self._client_id, jitter=jitter)
         self._brokers = settings.brokers()
         self._state: State = "stopped"
         self._since = manager.now()
         self._round: list[int] = []  # brokers still to be tried before the next pause
         self._index = 0
         self._attempt: Attempt | None = None
-        self._work: Work | None = None
         self._timer: TimerEvent | None = None
         self._session: Session | None = None
         self._subscriptions: dict[str, int] = {}
@@ -223,15 +216,18 @@ class Link:
             timeout, self._too_late, attempt, repeat=False, name="mqtt.connect_timeout"
         )
         # A key for each broker: one whose name server hangs holds one thread, and not the attempts at the others.
-        self._work = self._manager.execute_work(
-            _open,
-            attempt,
-            on_done=lambda wire: self._opened(attempt, wire),
-            on_error=lambda error: self._not_opened(attempt, error),
-            key=f"mqtt.connect.{self._index}",
-            timeout=timeout + 1.0,
-            name="mqtt.connect",
-        )
+        try:
+            self._manager.execute_work(
+                _open,
+                attempt,
+                on_done=lambda wire: self._opened(attempt, wire),
+                on_error=lambda error: self._not_opened(attempt, error),
+                key=f"mqtt.connect.{self._index}",
+                timeout=timeout + 1.0,
+                name="mqtt.connect",
+            )
+        except WorkRejected as error:
+            self._lost(LinkError("timeout", f"no worker is free to connect ({error})", "see [loop] workers"))
 
     def _opened(self, attempt: Attempt, wire: Wire) -> None:
         if attempt is not self._attempt:

@@ -36,16 +36,13 @@ class Patience:
     that share, and a long outage costs little; a connection that does not last does not make it short again.
     """
 
-    def __init__(
-        self, shortest: float, longest: float, client_id: str, *, tells_taken_over: bool, jitter: Callable[[], float]
-    ) -> None:
+    def __init__(self, shortest: float, longest: float, client_id: str, *, jitter: Callable[[], float]) -> None:
         self.failures = 0
         """Since the link was last good."""
         self.away_since = 0.0
         self._shortest = shortest
         self._longest = max(shortest, longest)
         self._client_id = client_id
-        self._tells_taken_over = tells_taken_over
         self._jitter = jitter
         self._prompt = 0
         self.repeated = Repeats()
@@ -64,7 +61,7 @@ class Patience:
             self.begin(now)
         self.failures += 1
         self._prompt = self._prompt + 1 if error.reason == "lost" and lasted is not None and lasted < _PROMPT else 0
-        if self._prompt >= _TAKEN_OVER and not self._tells_taken_over:
+        if self._prompt >= _TAKEN_OVER:  # even where MQTT 5 could say so: Mosquitto 2.0.11 just closes
             error = LinkError(
                 "taken_over",
                 f"{address} has ended {self._prompt} connections in a row soon after it accepted them: most often "

@@ -354,6 +354,24 @@ def _peer(fd: str) -> int | None:
             return None
 
 
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_of_two_agents_with_one_name_one_says_so_and_stands_back(version: str) -> None:
+    with mosquitto() as broker, rig(broker.url, version=version) as one, rig(broker.url, version=version) as two:
+        for it in (one, two):
+            it.link.start()
+        deadline = time.monotonic() + 10
+        while not any(it.link.stats().failures and it.error.reason == "taken_over" for it in (one, two)):
+            assert time.monotonic() < deadline
+            one.manager.run_once(0.02)
+            two.manager.run_once(0.02)
+        before = one.ups + two.ups
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            one.manager.run_once(0.02)
+            two.manager.run_once(0.02)
+        assert one.ups + two.ups <= before + 2
+
+
 # ---- arrays
 
 

@@ -9,8 +9,8 @@ REFUSED = LinkError("refused", "h:1883 refuses the connection")
 LOST = LinkError("lost", "h:1883 closed the connection")
 
 
-def make(*, jitter: float = 1.0, longest: float = 30.0, five: bool = False) -> Patience:
-    patience = Patience(0.5, longest, "outstation-a", tells_taken_over=five, jitter=lambda: jitter)
+def make(*, jitter: float = 1.0, longest: float = 30.0) -> Patience:
+    patience = Patience(0.5, longest, "outstation-a", jitter=lambda: jitter)
     patience.begin(0.0)
     return patience
 
@@ -97,8 +97,3 @@ def test_connections_that_we_end_ourselves_are_nobody_elses_doing() -> None:
     patience = make()
     error = LinkError("timeout", "h:1883 has not acknowledged a message")
     assert {patience.failed(error, "h:1883", float(n), 0.6).error.reason for n in range(9)} == {"timeout"}
-
-
-def test_mqtt_5_tells_a_takeover_itself() -> None:
-    patience = make(five=True)
-    assert {patience.failed(LOST, "h:1883", float(n), 0.6).error.reason for n in range(9)} == {"lost"}
