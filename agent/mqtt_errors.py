@@ -17,6 +17,7 @@ _UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHO
 
 # Reason codes of CONNACK and DISCONNECT (MQTT 5, section 2.4; paho gives those of 3.1.1 in the same numbers).
 _CODES: dict[int, tuple[str, str, str]] = {
+    0x00: ("lost", "closed the connection", "it will be tried again"),
     0x81: ("protocol", "malformed packet", "tell the developers"),
     0x82: ("protocol", "protocol error", "tell the developers"),
     0x84: ("protocol", "does not speak MQTT {version}", 'set mqtt.version = "{other}"'),
