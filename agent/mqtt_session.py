@@ -87,6 +87,7 @@ class Session:
         self._keepalive: TimerEvent | None = None
         self._sweep: TimerEvent | None = None
         self._eager = False
+        self._late = 0
         client = self._client = Client(wire, settings, client_id, will, self._on_ack)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -102,7 +103,7 @@ class Session:
     @property
     def room(self) -> int:
         """How many messages may be published now."""
-        if not self.up or self._ended or self._leaving or self._wire.backlog > _BACKLOG:
+        if not self.up or self._gone is not None or self._leaving or self._wire.backlog > _BACKLOG:
             return 0
         return self.window - len(self._flying) - len(self._written)
 
@@ -152,7 +153,7 @@ class Session:
 
     def uncork(self) -> None:
         self._write()
-        if self.up:
+        if self.up and self._gone is None:
             self._rest()
 
     def _write(self) -> None:
@@ -294,9 +295,13 @@ class Session:
 
     def _swept(self) -> None:
         self._readable()
-        if self._flying and not self._ended:
-            # The broker takes its time: let its answer wake us.
-            self._wire.report_from(1)
+        if self._ended or not self._flying:
+            self._late = 0
+            return
+        # The broker takes its time: let its answer wake us, and all of them if that is its way.
+        self._wire.report_from(1)
+        self._late += 1
+        self._eager = self._eager or self._late >= 3
 
     # --- what follows
 

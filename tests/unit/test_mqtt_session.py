@@ -144,6 +144,33 @@ def test_the_brokers_last_words_outweigh_a_broken_pipe() -> None:
         assert [error.reason for error in line.ends if error] == ["taken_over"]
 
 
+def test_what_an_acknowledgement_sets_off_may_meet_a_connection_that_is_gone() -> None:
+    with Line("5") as line:
+        tried: list[bool] = []
+
+        def acked(_tokens: list[Any]) -> None:
+            line.session.cork()
+            tried.append(line.session.publish("t", b"x", 1, False, "next"))
+            line.session.uncork()
+
+        line.publish()
+        line.session_acked = acked  # type: ignore[method-assign]
+        line.say(b"\x40\x02\x00\x01" + b"\xe0\x02\x8e\x00")
+        assert tried == [False]
+        assert [error.reason for error in line.ends if error] == ["taken_over"]
+
+
+def test_a_broker_far_away_is_listened_to_at_once(tcp: Line) -> None:
+    for mid in (1, 2, 3):  # its answers take longer than the timer waits
+        tcp.publish()
+        tcp.clock.advance(0.21)
+        tcp.turn()
+        tcp.say(b"\x40\x02\x00" + bytes((mid,)))
+    tcp.publish()
+    tcp.say(b"\x40\x02\x00\x04")
+    assert len(tcp.acked) == 4
+
+
 def test_what_paho_raises_ends_the_connection_and_nothing_else(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
     def loop_read(_self: Client, _max: int = 1) -> None:
         raise IndexError("bytearray index out of range")  # as 2.1.0 does on a short packet
