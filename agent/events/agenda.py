@@ -56,7 +56,9 @@ class Agenda:
         fresh.clear()
 
     def next_due(self) -> float | None:
-        """The earliest due time of a living entry; nothing may be fresh."""
+        """The earliest due time of a living entry, what is fresh included."""
+        if self.fresh:
+            self.sort_in()
         heap, run = self.heap, self.run
         while run and run[-1][2]._number != run[-1][1]:
             run.pop()

@@ -89,9 +89,7 @@ class Loop:
         started = 0.0
         while once or not (self.stopping or not (descriptors.watching or self.could_fire())):
             # 1. Wait, until a descriptor is ready, a timer is due, or something lies in the inbox.
-            if fresh:
-                agenda.sort_in()
-            due = agenda.next_due() if heap or line else None
+            due = agenda.next_due() if fresh or heap or line else None
             ready = poll(0, poller.size) if busy else None
             if ready:
                 # Without a wait: ``started`` is past by no more than this system call, and the clock need not be asked.
@@ -101,6 +99,7 @@ class Loop:
                     check_at += min(check_at, BUSY_CHECK)
                     descriptors.check(ready)
             else:
+                meter.event = None
                 descriptors.batch = ready = self._wait(due, timeout, advance=not once)
                 started = monotonic()
                 meter.turns += busy + 1
@@ -122,7 +121,6 @@ class Loop:
             if items:
                 started = self._run_inbox(started)
                 busy = busy or 1
-            meter.event = None
             if once:
                 descriptors.tell(ready)
                 descriptors.batch = NOTHING

@@ -34,7 +34,7 @@ MOST_ABANDONED = (
 class Pool:
     """See above.
 
-    ``finish``, ``rest`` and ``dismiss`` are the workers', ``cancel`` and ``stats`` anybody's, all others the loop's.
+    ``finish``, ``patience``, ``dismiss`` are the workers', ``cancel`` and ``stats`` anybody's, the others the loop's.
     """
 
     def __init__(self, smallest: int, largest: int, limit: int, now: Callable[[], float], inbox: Inbox) -> None:
@@ -270,7 +270,7 @@ class Pool:
     # -- the workers' side ----------------------------------------------------------------------------------------
 
     def finish(self, worker: Worker, work: Work, now: float) -> Work | None:
-        """Hand a finished piece in and take the next, if there is one."""
+        """Hand a finished piece in and take the next; None if there is none: it is idle then, or over."""
         with self._lock:
             worker.load = max(0.0, worker.load - work.cost)
             self._costs.learn(None if work.settle else work.key, work.weight, work.spent)
@@ -285,24 +285,28 @@ class Pool:
             if work.key is not None:
                 self._next_of(work.key)
             worker.current = None
-            return None if worker.abandoned else self._take(worker, now)
+            if worker.abandoned:
+                self._abandoned -= 1
+                worker.over = True
+                return None
+            following = self._take(worker, now)
+            if following is None:
+                if self._closing:
+                    worker.over = True
+                    self._workers.remove(worker)
+                    if not self._workers:
+                        self._drained.set()
+                else:
+                    # Here, not later: a piece that came in between would lie in the queue of one that falls asleep.
+                    self._idle.append(worker)
+            return following
 
-    def rest(self, worker: Worker) -> float | None:
-        """A worker has nothing to do: seconds it may sleep for (-1: for ever), or None if its thread is to end.
+    def patience(self) -> float:
+        """Seconds that an idle worker sleeps for, -1 for ever.
 
         Only above the smallest number is there an end to the sleep, so that the others cause no wake-ups at all.
         """
-        with self._lock:
-            if worker.abandoned:
-                self._abandoned -= 1
-                return None
-            if self._closing:
-                self._workers.remove(worker)
-                if not self._workers:
-                    self._drained.set()
-                return None
-            self._idle.append(worker)
-            return IDLE_AFTER if len(self._workers) > self._smallest else -1.0
+        return IDLE_AFTER if len(self._workers) > self._smallest else -1.0
 
     def dismiss(self, worker: Worker) -> bool:
         """A worker slept long enough: True if its thread is to end, False if it is needed, as it may be just now."""

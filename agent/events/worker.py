@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 class Worker:
     """Its queue, its load in expected seconds, the piece it has in hand: all guarded by the pool's lock."""
 
-    __slots__ = ("abandoned", "bell", "current", "load", "queue")
+    __slots__ = ("abandoned", "bell", "current", "load", "over", "queue")
 
     def __init__(self) -> None:
         self.queue: deque[Work] = deque()
         self.load = 0.0
         self.current: Work | None = None
         self.abandoned = False  # its call timed out and has not returned yet
+        self.over = False  # its thread is to end
         self.bell = threading.Lock()  # held while nobody rings
         self.bell.acquire()
 
@@ -57,10 +58,9 @@ class Worker:
 
     def _rest(self, pool: Pool) -> Work | None:
         """Sleep until there is a piece in hand; None if the thread is to end."""
-        patience = pool.rest(self)
-        if patience is None:
+        if self.over:
             return None
-        if not self.bell.acquire(timeout=patience):
+        if not self.bell.acquire(timeout=pool.patience()):
             if pool.dismiss(self):
                 return None
             self.bell.acquire()

@@ -11,7 +11,7 @@ import time
 
 from events_support import Pipes, never, turn_until
 
-from agent.events import Dispatch, EventManager, WorkRejected, WorkTimeout
+from agent.events import Dispatch, EventManager, ManualClock, WorkRejected, WorkTimeout
 from agent.events.work import State
 
 
@@ -144,6 +144,21 @@ def test_work_from_a_thousand_pieces_with_everything_going_on() -> None:
         assert manager._pool._chains == {}
         # What is left of a load is a rounding error.
         assert all(worker.load < 1e-9 for worker in manager._pool._workers)
+
+
+def test_a_piece_that_comes_as_its_worker_falls_asleep_is_not_overlooked(clock: ManualClock) -> None:
+    """3,000 round trips, each begun as the last one ended. The clock stands still: nothing comes to help."""
+    with EventManager(clock=clock, workers=(1, 1)) as manager:
+        done = 0
+
+        def again(_: object) -> None:
+            nonlocal done
+            done += 1
+
+        for number in range(3000):
+            manager.execute_work(int, on_done=again)
+            turn_until(manager, lambda n=number: done == n + 1)
+        assert manager.stats().work.starved == 0
 
 
 def test_a_piece_that_returns_at_the_moment_of_its_timeout_ends_once() -> None:
