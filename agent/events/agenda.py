@@ -30,14 +30,14 @@ FEW_DEAD = 64  # dead entries that are not worth clearing out
 class Agenda:
     """Entries by due time, then number. ``dead`` entries are passed over, and cleared out when they are half of all."""
 
-    __slots__ = ("_most_dead", "dead", "fresh", "heap", "run")
+    __slots__ = ("dead", "fresh", "heap", "most_dead", "run")
 
     def __init__(self) -> None:
         self.fresh: list[Entry] = []
         self.heap: list[Entry] = []
         self.run: list[Entry] = []  # descending: the next one is the last
         self.dead = 0
-        self._most_dead = FEW_DEAD
+        self.most_dead = FEW_DEAD
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self.heap) + len(self.run)
@@ -70,16 +70,14 @@ class Agenda:
             return run[-1][0] if run else None
         return min(heap[0][0], run[-1][0]) if run else heap[0][0]
 
-    def bury(self) -> None:
-        """Count one more dead entry; once half of all are dead, clear them out.
+    def clear_out(self) -> None:
+        """Called when ``dead`` exceeds ``most_dead``: once half of all are dead, drop them.
 
         Else time-outs that are always cancelled would pile up until they are due.
         """
-        self.dead += 1
-        if self.dead > self._most_dead:
-            if self.dead * 2 > len(self):
-                for part in (self.fresh, self.heap, self.run):
-                    part[:] = [entry for entry in part if entry[2]._number == entry[1]]  # in place: others hold them
-                heapify(self.heap)
-                self.dead = 0
-            self._most_dead = max(FEW_DEAD, len(self) // 2)
+        if self.dead * 2 > len(self):
+            for part in (self.fresh, self.heap, self.run):
+                part[:] = [entry for entry in part if entry[2]._number == entry[1]]  # in place: others hold them
+            heapify(self.heap)
+            self.dead = 0
+        self.most_dead = max(FEW_DEAD, len(self) // 2)

@@ -17,6 +17,11 @@ from .types import Dispatch, Missed
 
 Internal = Callable[[Any, float], float]
 
+INF = math.inf
+INLINE, WORKER = (
+    Dispatch.INLINE,
+    Dispatch.WORKER,
+)  # an enumeration's members are dear to look up, and this is a hot path
 LAG_WINDOW = 10.0  # seconds
 SHORTEST = 1e-9  # seconds: the clock's own step
 
@@ -84,9 +89,11 @@ class TimerEvent(Event):
         return self._due if self._number >= 0 else None
 
     def cancel(self) -> None:
-        armed, self._number = self._number >= 0, CANCELLED
-        if armed:
+        if self._number >= 0:
+            self._number = CANCELLED
             self._timers.disarmed(self)
+        else:
+            self._number = CANCELLED
 
     def reschedule(self, interval: float) -> None:
         """Start a new grid: due ``interval`` seconds from now and, if it repeats, every ``interval`` from then on.
@@ -187,13 +194,13 @@ class Timers:
         dispatch: Dispatch = Dispatch.INLINE,
     ) -> TimerEvent:
         """A new armed timer. ValueError as ``checked`` says."""
-        if not 0.0 < interval < math.inf:  # false for NaN, too
+        if not 0.0 < interval < INF:  # false for NaN, too
             checked("interval", interval)
         if interval < SHORTEST:
             interval = SHORTEST
         after = interval if first_after is None else checked("first_after", first_after, zero=True)
         event: TimerEvent
-        if not repeat and dispatch is Dispatch.INLINE:
+        if not repeat and dispatch is INLINE:
             event = TimerEvent()
             due = self.now() + after
             if self._round:
@@ -203,7 +210,7 @@ class Timers:
             grid._repeat = repeat
             grid._catch_up = missed is Missed.CATCH_UP
             grid._dispatch = dispatch
-            grid._inline = dispatch is not Dispatch.WORKER
+            grid._inline = dispatch is not WORKER
             grid._internal = None
             grid._working = False
             grid._point = grid._owed = grid._slow = grid.skipped = 0
@@ -224,23 +231,23 @@ class Timers:
 
     def internal(self, after: float, fn: Internal, arg: Any) -> TimerEvent:
         """A one-shot of the manager's own: it does not keep the loop going, and is neither timed nor counted."""
-        event = self.create(max(after, SHORTEST), fn, (arg,), self._own_tally, repeat=False, dispatch=Dispatch.WORKER)
+        event = self.create(max(after, SHORTEST), fn, (arg,), self._own_tally, repeat=False, dispatch=WORKER)
         assert isinstance(event, GridTimerEvent)
         event._internal = fn
         self.live -= 1
         return event
 
     def disarmed(self, event: TimerEvent) -> None:
-        """An armed timer has lost its number; from a worker, the books are left to the loop."""
+        """An armed timer has lost its number. On a worker, which may cancel, the books are left to the loop."""
         if self._owner.ident and self._owner.foreign():
-            self._post(self._disarmed, event)
-        else:
-            self._disarmed(event)
-
-    def _disarmed(self, event: TimerEvent) -> None:
+            self._post(self.disarmed, event)
+            return
         if type(event) is TimerEvent or event._internal is None:  # type: ignore[attr-defined]
             self.live -= 1
-        self.agenda.bury()
+        agenda = self.agenda
+        agenda.dead += 1
+        if agenda.dead > agenda.most_dead:
+            agenda.clear_out()
 
     def reschedule(self, event: TimerEvent, interval: float) -> None:
         """See TimerEvent.reschedule."""
@@ -249,7 +256,7 @@ class Timers:
             raise RuntimeError(f"timer {event.name!r} was cancelled: create a new one")
         if event._number >= 0:
             event._number = FIRED
-            self._disarmed(event)
+            self.disarmed(event)
         event._interval = max(interval, SHORTEST)
         first = nanoseconds(self.now() + interval)
         if isinstance(event, GridTimerEvent):
