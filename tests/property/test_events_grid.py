@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -27,6 +27,7 @@ def test_a_point_of_the_grid_is_within_a_nanosecond_of_the_exact_one(first: int,
 
 
 @given(origins, intervals, st.floats(0.0, 2e6))
+@example(38977251976919962, 1e-9, 38977251.97692061)  # where the first estimate is one too high
 def test_the_next_point_is_the_first_one_later(first: int, interval: float, after: float) -> None:
     step = interval * 1e9
     n = next_point(first, step, after)
