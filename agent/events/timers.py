@@ -43,9 +43,9 @@ def grid_point(first: int, step: float, n: int) -> float:
 
 def next_point(first: int, step: float, after: float) -> int:
     """The smallest n >= 0 whose point lies later than ``after`` (seconds)."""
-    n = max(
-        0, int((nanoseconds(after) - first) / step)
-    )  # this one or the one before; never later, as int() rounds down
+    n = max(0, int((nanoseconds(after) - first) / step))  # this one or the one before, but for steps of a few ns
+    while n > 0 and grid_point(first, step, n - 1) > after:
+        n -= 1
     while grid_point(first, step, n) <= after:
         n += 1
     return n
