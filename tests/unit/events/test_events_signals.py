@@ -70,6 +70,15 @@ def test_08_a_signal_ends_a_wait_that_has_no_end(manager: EventManager) -> None:
     assert seen == [signal.SIGUSR1]
 
 
+def test_08_the_kernels_side_of_a_signal_ends_a_wait_that_is_about_to_begin(manager: EventManager) -> None:
+    """One that comes after Python's last look and before epoll_wait is heard of by the wake-up pipe alone."""
+    manager.create_signal_event(signal.SIGUSR1, lambda _: None)
+    assert not manager._inbox.asleep, "nothing that Python does writes into the pipe now"
+    signal.raise_signal(signal.SIGUSR1)
+    assert os.read(manager._inbox.read_fd, 10) == bytes([signal.SIGUSR1])
+    assert manager.run_once() == 1
+
+
 def test_08_each_delivery_counts(manual: EventManager) -> None:
     event = manual.create_signal_event(signal.SIGUSR1, lambda _: None)
     for _ in range(5):
