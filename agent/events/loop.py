@@ -29,6 +29,8 @@ MANUAL_PATIENCE = 1.0
 # middle of such a run is reported 127 times more at the worst.
 BUSY_CHECK = 128
 
+BUSY = 100e-6  # seconds: a wait that took less did not wait, but for what the system call and the turn themselves take
+
 NOTHING: list[tuple[int, int]] = []
 
 
@@ -84,7 +86,7 @@ class Loop:
         fresh, heap, line, poll = agenda.fresh, agenda.heap, agenda.run, poller.poll
         real = self._now is monotonic
         calls = meter.calls
-        busy = 0  # turns in a row that found something: look again before going to sleep
+        busy = 0  # turns in a row that found something without a wait: look again before going to sleep
         check_at = 2
         started = 0.0
         while once or not (self.stopping or not (descriptors.watching or self.could_fire())):
@@ -100,13 +102,15 @@ class Loop:
                     descriptors.check(ready)
             else:
                 meter.event = None
+                before = started
                 descriptors.batch = ready = self._wait(due, timeout, advance=not once)
                 started = monotonic()
-                meter.turns += busy + 1
+                meter.turns += busy or 1
                 busy, check_at = 0, 2
                 if ready:
-                    busy = 1
                     descriptors.check(ready)
+                    if started - before < BUSY:
+                        busy = 1
             if watcher.asleep:
                 watcher.wake()
             # 2. Timers that were due when the wait ended; before descriptors, as they are the ones that can be late.
@@ -120,7 +124,6 @@ class Loop:
             # 4. The inbox as it is now: signals, finished work, calls from other threads and call_soon, in their order.
             if items:
                 started = self._run_inbox(started)
-                busy = busy or 1
             if once:
                 descriptors.tell(ready)
                 descriptors.batch = NOTHING

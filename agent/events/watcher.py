@@ -4,11 +4,10 @@ It has to be there when the loop is held, and to cost nothing when it is not:
 
 * The loop arms it with plain stores (Meter.run). It makes a system call only when the watcher sleeps without a
   time-out, which is after a quiet period; a loop that has something to do every now and then never pays it twice
-  within ``PERIOD``.
-* Busy or lightly loaded, the watcher looks once a period. The period is the longest that still names a hang in time:
-  a callback that began just after a look is seen by the next one, so it is named after at most max(slow_after,
-  PERIOD), or, had it begun less than slow_after before a look, after at most two slow_after. Both keep the promise of
-  slow_after + 0.2 s.
+  within a period.
+* Lightly loaded, the watcher looks once a period, slow_after + 0.15 s, which is as long as it may be: a callback that
+  hangs just after a look is named by the next one. Busy, with a callback running whenever it looks, it looks every
+  slow_after. A hang is so named within slow_after + 0.2 s, whenever it begins.
 * One period without a turn, and it sleeps for good, until the loop wakes it.
 
 Code that never lets go of the interpreter's lock stops this thread too; systemd's watchdog is there for that.
@@ -30,7 +29,7 @@ from .names import place_of
 from .threads import start_thread
 from .types import SlowCallback
 
-PERIOD = 0.15  # seconds between looks at a loop that is not held: seven a second at most, some 30 µs each
+GRACE = 0.15  # seconds after slow_after within which a hang is to be named; 0.05 of the 0.2 are left for a busy machine
 EX_SOFTWARE = 70  # sysexits.h: an internal software error
 _OWN = os.path.dirname(__file__) + os.sep  # frames of the manager itself, which tell the reader nothing
 
@@ -52,7 +51,7 @@ class Watcher:
         self._slow_after = slow_after
         self._hang_after = hang_after
         self._fatal = fatal
-        self._period = max(slow_after, PERIOD)
+        self._period = slow_after + GRACE
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._bell = threading.Lock()  # held while nobody rings; a lock is the cheapest wait that Python has
@@ -88,7 +87,7 @@ class Watcher:
             elif elapsed < self._slow_after:
                 # Look again when this call, should it still run then, is slow for certain; a whole slow_after from now,
                 # unless it has been running for so long that it would be named too late.
-                self._bell.acquire(timeout=self._slow_after - (elapsed if elapsed > PERIOD else 0.0))
+                self._bell.acquire(timeout=self._slow_after - (elapsed if elapsed > GRACE else 0.0))
             elif reported != since:
                 reported = since
                 self._report(since)
