@@ -48,6 +48,8 @@ class Delivery:
         work.state = State.SETTLED
         work._active = False
         self._pool.outstanding -= 1
+        if self._pool.restless:  # its worker has put the next of its key into a queue
+            self._tend()
         if work.settle is not None:
             work.settle(work)
             return monotonic()
@@ -81,6 +83,8 @@ class Delivery:
     def _expire(self, work: Work, started: float) -> float:
         """A piece's time-out may have come."""
         left = self._pool.expire(work)
+        if self._pool.restless:  # what was queued behind it has found another queue
+            self._tend()
         if left is not None:
             self.timers.internal(left, self._expire, work)
         elif work.state is State.TIMED_OUT and work.error is not None:

@@ -114,6 +114,7 @@ class Pool:
         worker.load += work.cost
         work.worker = worker
         self._waiting += 1
+        self.restless = True
         return None
 
     def _hand(self, worker: Worker, work: Work) -> None:
@@ -277,13 +278,13 @@ class Pool:
             self._finished += 1
             if work.error is not None:
                 self._failed += 1
+            if work.key is not None:
+                self._next_of(work.key)
             if work.state is State.RUNNING:
                 work.state = State.FINISHED
                 self._inbox.items.append(work)  # within the lock: the next of its key must not get in before it
             else:
                 work.result = work.error = None  # cancelled or timed out: nobody will ask
-            if work.key is not None:
-                self._next_of(work.key)
             worker.current = None
             if worker.abandoned:
                 self._abandoned -= 1

@@ -303,6 +303,25 @@ def test_12_a_timeout_counts_from_the_start_and_replaces_the_thread(gate: Gate) 
         assert len(errors) == 1, "what the call returned in the end is nobody's"
 
 
+def test_12_what_is_queued_behind_a_timed_out_call_goes_to_the_new_thread(gate: Gate) -> None:
+    """The other worker is held, too, and nothing that comes later helps: only the replacement can take it."""
+    with EventManager(workers=(1, 2)) as manager:
+        manager.execute_work(gate)
+        gate.hold()
+        other = Gate()
+        errors: list[float] = []
+        manager.execute_work(other, timeout=0.4, on_error=lambda _: errors.append(time.monotonic()))
+        turn_until(manager, lambda: manager.stats().work.workers == 2)
+        other.hold()
+        done: list[float] = []
+        for _ in range(4):
+            manager.execute_work(time.monotonic, on_done=done.append)
+        turn_until(manager, lambda: len(done) == 4)
+        assert errors[0] <= min(done)
+        gate.open.set()
+        other.open.set()
+
+
 def test_12_the_next_of_its_key_waits_until_the_call_has_really_returned(gate: Gate) -> None:
     with EventManager(workers=(1, 2)) as manager:
         errors: list[BaseException] = []
