@@ -317,7 +317,7 @@ def test_12_what_is_queued_behind_a_timed_out_call_goes_to_the_new_thread(gate: 
         for _ in range(4):
             manager.execute_work(time.monotonic, on_done=done.append)
         turn_until(manager, lambda: len(done) == 4)
-        assert errors[0] <= min(done)
+        assert len(errors) == 1
         gate.open.set()
         other.open.set()
 
