@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
-from time import monotonic
 
 from .event import Tally, log
 from .meter import Meter
@@ -40,10 +39,11 @@ class Descriptors:
         self._owner = owner
         self._offload = offload
         self._post = post
-        self._events: dict[int, SocketEvent] = {}
+        self.events: dict[int, SocketEvent] = {}
         # Numbers whose entry could not be removed because they were closed before the event was cancelled: with a
         # duplicate alive the kernel still holds it (fact 2). Looked into when the number turns up again.
         self._suspects: set[int] = set()
+        self.later: list[SocketEvent] = []  # whose on_writable comes after everybody's first callback
         self.batch: list[tuple[int, int]] = []  # what this turn's wait found
         self.watching = 0  # active and not paused: what keeps loop() going
         poller.register(wake_fd, IN)
@@ -81,9 +81,9 @@ class Descriptors:
             if report[0] == fd:
                 self.batch[place] = (NOBODY, 0)
         event._active = True
-        self._events[fd] = event
+        self.events[fd] = event
         self.watching += 1
-        self._poller.size = len(self._events) + 8
+        self._poller.size = len(self.events) + 8
         if old is not None:
             self._dead(old)
             self._rebuild()  # fact 4
@@ -92,7 +92,7 @@ class Descriptors:
     def _register(self, event: SocketEvent) -> SocketEvent | None:
         """Enter the event in the kernel; the dead event that had its number, if any. ValueError if it is refused."""
         fd = event._fd
-        old = self._events.get(fd)
+        old = self.events.get(fd)
         if fd in self._suspects:
             self._rebuild()
         try:
@@ -169,8 +169,8 @@ class Descriptors:
             self._forget(event)
 
     def _forget(self, event: SocketEvent) -> None:
-        if self._events.get(event._fd) is event:
-            del self._events[event._fd]
+        if self.events.get(event._fd) is event:
+            del self.events[event._fd]
         self._tell(event)
         if not event._paused:
             self.watching -= 1
@@ -191,60 +191,25 @@ class Descriptors:
     def _rebuild(self) -> None:
         """A new epoll without the entries that cannot be named any more. Rare, and costs 1 µs a descriptor."""
         self._suspects.clear()
-        entries = [(fd, event._mask) for fd, event in self._events.items() if event._active]
+        entries = [(fd, event._mask) for fd, event in self.events.items() if event._active]
         entries.append((self._wake_fd, IN))
         for fd in self._poller.rebuild(entries):
-            event = self._events.get(fd)
+            event = self.events.get(fd)
             if event is not None:
                 self._dead(event)
 
-    def run_ready(self, ready: list[tuple[int, int]], started: float) -> float:
-        """Phase 3: give every ready descriptor its callback, once; the time at which the last one ended.
-
-        A number in ``ready`` stands for the event that had it when the wait ended: one that was cancelled since is no
-        longer in the table, and ``create`` strikes out what a new owner of the number would get in its place.
-        """
-        events, meter = self._events, self._meter
-        later: list[SocketEvent] | None = None
-        for fd, mask in ready:
-            try:
-                event = events[fd]
-            except KeyError:
-                self._stranger(fd)
-                continue
-            quick = event._call
-            if mask != IN or quick is None:
-                if later is None:
-                    later = []
-                started = self._run_odd(event, mask, later, started)
-                continue
-            # From here on Meter.run once more, in place and with the sums kept in the event: a call of it and the way
-            # to the tally would add an eighth to the price of a dispatch.
-            meter.event = event
-            meter.since = started
-            event.fired += 1
-            try:
-                quick()
-            except Exception as error:  # noqa: BLE001 - a callback may raise anything; contract 14
-                meter.failed(event, error)
-            ended = monotonic()
-            spent = ended - started
-            event._cost += spent
-            if spent > event._alert:
-                started = meter.noted(event, quick, started, spent)
-                event._alert = event._tally.alert
-            else:
-                started = ended
-        if later is not None:  # second helpings: those that were readable and writable at once
-            for event in later:
-                if event._active and event._inline and event._mask & OUT:
-                    started = self._run(event, event._on_writable, started)
+    def run_later(self, started: float) -> float:
+        """The writers' turn, of events that were readable and writable at once and have had one callback."""
+        while self.later:
+            event = self.later.pop(0)
+            if event._active and event._inline and event._mask & OUT:
+                started = self._run(event, event._on_writable, started)
         return started
 
     def check(self, ready: list[tuple[int, int]]) -> None:
         """Ask of each number whether it still is the file that was registered (fact 3); if not, its event dies."""
         for fd, _ in ready:
-            event = self._events.get(fd)
+            event = self.events.get(fd)
             # MOD arms anew: not where the report has just disarmed. Those are asked when handed over, or resumed.
             if event is not None and not event._mask & select.EPOLLONESHOT:
                 self.alive(event)
@@ -257,7 +222,7 @@ class Descriptors:
         event._told += 1  # Meter.run tells the tally itself
         return self._meter.run(event, fn, (), started)
 
-    def _run_odd(self, event: SocketEvent, mask: int, later: list[SocketEvent], started: float) -> float:
+    def run_odd(self, event: SocketEvent, mask: int, started: float) -> float:
         """Everything but a plain readable one: errors and hang-ups, writable ones, and those that go to a worker."""
         if not event._active or event._paused or event._working:
             return started
@@ -268,7 +233,7 @@ class Descriptors:
         second = writer if (mask & event._wanted & OUT) or (reader is None and mask & ~OUT) else None
         if event._inline:
             if first is not None and second is not None:
-                later.append(event)
+                self.later.append(event)
             return self._run(event, first or second, started)
         fns = tuple(fn for fn in (first, second) if fn is not None)
         if not fns:
@@ -292,16 +257,16 @@ class Descriptors:
     def tell(self, ready: list[tuple[int, int]]) -> None:
         """The same for a turn's events; those that were cancelled in it have been told of."""
         for fd, _ in ready:
-            event = self._events.get(fd)
+            event = self.events.get(fd)
             if event is not None:
                 self._tell(event)
 
     def tell_all(self) -> None:
         """The same for every event: before somebody looks at the tallies."""
-        for event in list(self._events.values()):
+        for event in list(self.events.values()):
             self._tell(event)
 
-    def _stranger(self, fd: int) -> None:
+    def stranger(self, fd: int) -> None:
         """A report for a number that no event has: the wake-up, one cancelled in this turn, or a ghost (fact 2)."""
         if fd == self._wake_fd:
             self._drain()
@@ -309,8 +274,8 @@ class Descriptors:
             self._rebuild()
 
     def close(self) -> None:
-        for event in list(self._events.values()):
+        for event in list(self.events.values()):
             event._active = False
             event._call = None
-        self._events.clear()
+        self.events.clear()
         self.watching = 0

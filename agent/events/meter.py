@@ -67,7 +67,7 @@ class Meter:
 
         Times are chained, so that a call costs one reading of the clock and not two; what the loop itself does between
         two calls (some 0.2 µs) is charged to the second. Arming the watcher is the first two stores.
-        Descriptors.run_ready has a copy of this body for plain readable descriptors.
+        Loop.run has a copy of this body for plainly readable descriptors.
         """
         self.event = event
         self.since = started

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from events_support import Pipes, never, run_python, turn_until
+from events_support import Pipes, run_python, turn_until
 
 from agent.events import Dispatch, Event, EventManager, ManualClock, Missed, SlowCallback, SlowCallbackError
 from agent.events.names import name_of, place_of
@@ -435,16 +435,18 @@ def test_18_a_one_shot_on_a_worker(manager: EventManager) -> None:
     assert (timer.fired, timer.active) == (1, False)
 
 
-def test_18_cancelled_before_the_worker_began(manager: EventManager) -> None:
+def test_18_cancelled_before_the_worker_began() -> None:
     gate = threading.Event()
+    calls: list[int] = []
     with EventManager(workers=(1, 1)) as manager:
         manager.execute_work(gate.wait, 10.0)
-        timer = manager.create_timer_event(0.001, never, repeat=False, dispatch=Dispatch.WORKER)
+        timer = manager.create_timer_event(0.001, calls.append, 1, repeat=False, dispatch=Dispatch.WORKER)
         turn_until(manager, lambda: timer.fired)
         timer.cancel()
         assert not timer.active
         gate.set()
         manager.loop()
+    assert calls == []
 
 
 def test_18_a_descriptor_is_disarmed_while_its_callback_is_with_a_worker(manager: EventManager, pipes: Pipes) -> None:
