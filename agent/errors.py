@@ -80,4 +80,16 @@ class LinkError(OutstationError, ConnectionError):
 
 
 class OutboxError(OutstationError, OSError):
-    """The outbox cannot keep readings where it should. Caught by the publisher, which degrades and says so."""
+    """The outbox's file is not one that this agent can use. Caught by the writer, and told in log and status."""
+
+
+class OutboxBusy(OutboxError):  # noqa: N818  (one agent a file: a state of affairs)
+    """Another process has the outbox. Caught by the command line: exit status 75 (EX_TEMPFAIL).
+
+    pid: as it stands in the lock file; "" if that cannot be read.
+    """
+
+    def __init__(self, path: object, pid: str) -> None:
+        who = f"process {pid}" if pid else "another process"
+        super().__init__(f"{path} is in use by {who}; stop that, or set outbox.path to another file")
+        self.pid = pid

@@ -85,3 +85,12 @@ class Reading:
     mono_ns: int
     body: bytes
     resumed: bool = False
+    """The first one after an unclean end: numbers before it may never have been given."""
+    wall_ns: int | None = None
+    """Taken in an earlier boot, whose monotonic clock means nothing any more: its wall time, settled."""
+    unsynced: bool = False
+    """``wall_ns`` is by a clock that was not believed in all of that boot."""
+    row: int = 0
+    """Its place in the outbox: grows in the order of arrival. 0: not in one yet."""
+    gone: bool = False
+    """The outbox has forgotten it: acknowledged, or dropped and counted."""

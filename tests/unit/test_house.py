@@ -37,7 +37,7 @@ LAYERS = [
 
 BROAD = {
     "a callback": {"agent/events", "agent/device.py"},  # the event manager's, and a driver's own start and stop
-    "a worker's job": {"agent/events", "agent/testing/context.py"},
+    "a worker's job": {"agent/events", "agent/testing/context.py", "agent/outbox_writer.py"},
     "plugin loading": {"agent/registry.py"},
     "main": {"agent/cli.py", "agent/app.py"},
 }
