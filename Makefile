@@ -44,7 +44,7 @@ demo: $(VENV)/.runtime ## See it at work: embedded broker, simulated devices, th
 
 .PHONY: test
 test: ## Run all tests, on the oldest and the newest Python (>= 3.11) of this machine (ARGS="-k outbox")
-	@tools/apt mosquitto openssl strace || echo "The tests that need these are skipped, and named at the end."
+	@tools/apt mosquitto openssl strace gcc libc6-dev iproute2 nftables || echo "The tests that need these are skipped, and named at the end."
 	@set -eu; pythons=$$(tools/pythons); \
 	oldest=$$(echo "$$pythons" | head -n 1); newest=$$(echo "$$pythons" | tail -n 1); \
 	$(MAKE) --no-print-directory pytest PYTHON="$${oldest#* }"; \
@@ -100,6 +100,11 @@ wheel-check: $(VENV)/.dev ## Build the wheel, install it into an empty environme
 bench: $(VENV)/.dev ## Measure the figures of the README (ten minutes; needs Mosquitto; ARGS=--quick)
 	@tools/apt mosquitto strace
 	@$(VENV)/bin/python -m bench $(ARGS)
+
+.PHONY: chaos
+chaos: $(VENV)/.dev ## Break it in every way of docs/durability.md, and print the table (as root; two hours; ARGS="-k kill")
+	@tools/apt mosquitto gcc libc6-dev iproute2 nftables
+	@$(VENV)/bin/python tests/chaos $(ARGS)
 
 .PHONY: pins
 pins: $(VENV)/.dev ## Resolve requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)

@@ -74,6 +74,8 @@ class Broker:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.log = folder / "mosquitto.log"
+        self.addresses = ["127.0.0.1"]
+        """Where it listens; more may be added before the start, for clients in another network namespace."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,7 +85,7 @@ class Broker:
     def start(self) -> None:
         config = self.folder / "mosquitto.conf"
         lines = [
-            f"listener {self.port} 127.0.0.1",
+            *(f"listener {self.port} {address}" for address in self.addresses),
             "allow_anonymous true",
             "set_tcp_nodelay true",  # Nagle in the broker would be measured as ours
             "max_queued_messages 0",
@@ -236,6 +238,7 @@ class Recorder(threading.Thread):
     def __init__(self, port: int, topics: str = "#", *, session: str = "") -> None:
         super().__init__(daemon=True)
         self.messages: list[Message] = []
+        self.connected = True
         self._subscriber = Subscriber(port, topics, session=session)
         self._ended = threading.Event()
         self.start()
@@ -245,10 +248,12 @@ class Recorder(threading.Thread):
             try:
                 self.messages += self._subscriber.poll(0.05)
             except OSError:
+                self.connected = False
                 self._subscriber.close()
                 while not self._ended.wait(0.01):
                     with suppress(OSError):
                         self._subscriber._connect()
+                        self.connected = True
                         break
 
     def of(self, ending: str) -> list[Message]:
