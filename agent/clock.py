@@ -109,6 +109,7 @@ class Clock:
         self._boot_id = ""
         self._saved_ns = 0
         self._adopted_ns: int | None = None  # the offset of a former process of this boot
+        self._looked = False
         self._raw = 0  # the offset that the clocks show
         self._offset = 0  # the offset by which stamps are settled
         self._floor: int | None = None  # the least offset that is plausible; None: nothing judged yet
@@ -124,20 +125,17 @@ class Clock:
         """By how much the last time, forward or (negative) back."""
         self.mono_ns = mono_ns
 
-    # -- what a former process knew: before the first reading is settled --------------------------------------------
+    # -- what a former process knew -----------------------------------------------------------------------------------
 
     def remember(self, saved_wall_ns: int) -> None:
-        """The last time that was trusted before this process began, from the outbox. No true clock is earlier.
-
-        Judges anew, as at the start.
-        """
+        """A time that was trusted earlier, from the outbox: the true time is later. What goes behind it is dropped."""
         self._saved_ns = saved_wall_ns
         self._floor, self._due = None, _AT_ONCE
 
     def adopt(self, offset_ns: int, trusted: bool) -> None:
-        """What a former process of this same boot (equal ``boot_id``) had settled by: true until the clock is set.
+        """What was settled by earlier in this same boot (equal ``boot_id``): it goes on if the clocks show nonsense.
 
-        An offset that was not trusted says no more than the clocks themselves do, and is ignored. Judges anew.
+        An offset that was not trusted says no more than the clocks themselves do, and is ignored.
         """
         self._adopted_ns = offset_ns if trusted else None
         self._floor, self._due = None, _AT_ONCE
@@ -205,14 +203,16 @@ class Clock:
         """Look closely, and judge: the clock was set, or the kernel's answer is old, or it is the first time."""
         raw, doubt = self._measure()
         now = self.mono_ns()
-        if self._floor is None:
-            self._raw = raw
-            self._begin(now)
-        elif abs(raw - self._raw) > max(doubt, _JITTER_NS):
+        moved = raw - self._raw
+        if not self._looked:
+            self._raw, self._looked = raw, True
+        elif abs(moved) > max(doubt, _JITTER_NS):
             # Within the jitter it stays as it is, so that readings a microsecond apart keep their order.
-            self.steps += 1
-            self.last_step_ns = raw - self._raw
             self._raw = raw
+            self.steps += 1
+            self.last_step_ns = moved
+        if self._floor is None:
+            self._begin(now)
         self._low, self._high = self._raw - _JITTER_NS, self._raw + _JITTER_NS
         self._due = now + _ASK_NS
         self._judge(now)
@@ -229,14 +229,22 @@ class Clock:
         return raw, doubt
 
     def _begin(self, now: int) -> None:
-        """What is plausible at first: the true time is later by now than this release, and than what was saved."""
-        self._known = self._adopted_ns is not None
-        if self._adopted_ns is None:
-            self._floor = max(BUILT_NS, self._saved_ns - SAVED_TOLERANCE_NS) - now
+        """What is plausible, by what was written down. What this process has seen since stays if it fits that."""
+        adopted = self._adopted_ns
+        if adopted is None:
+            # By now the true time is later than this release, and than what was saved.
+            floor = max(BUILT_NS, self._saved_ns - SAVED_TOLERANCE_NS) - now
         else:
-            self._offset = self._adopted_ns
-            self._floor = max(BUILT_NS - now, self._adopted_ns - SET_BACK_NS)
-            self._until = now + HOLDOVER_NS
+            floor = self._behind(adopted, now)
+        if not (self._known and self._offset >= floor):
+            self._known = adopted is not None
+            if adopted is not None:
+                self._offset, self._until = adopted, now + HOLDOVER_NS
+        self._floor = self._behind(self._offset, now) if self._known else floor
+
+    def _behind(self, offset: int, now: int) -> int:
+        """The floor below an offset that was believed."""
+        return max(BUILT_NS - now, offset - SET_BACK_NS)
 
     def _judge(self, now: int) -> None:
         """Which offset is settled by, and why."""
@@ -244,7 +252,7 @@ class Clock:
         if basis != "none":
             if basis == "kernel" or not self._known:
                 # Not raised by a step forward that is merely plausible: a year too far must be possible to put right.
-                self._floor = max(BUILT_NS - now, self._raw - SET_BACK_NS)
+                self._floor = self._behind(self._raw, now)
             self._offset = self._raw
             self._known = True
             self._until = now + HOLDOVER_NS

@@ -251,6 +251,14 @@ def test_no_step_back_goes_behind_the_release() -> None:
     assert shown(clock) == (BUILT_NS + 3600 * SECOND, "holdover")
 
 
+def test_the_release_is_a_date_and_not_how_long_the_board_has_been_up() -> None:
+    hands = Hands(BUILT_NS + 3600 * SECOND, mono=10 * DAY)
+    clock = hands.clock()
+    assert clock.trusted()
+    hands.set(BUILT_NS)
+    assert shown(clock) == (BUILT_NS, "plausible")
+
+
 def test_the_kernels_word_stands_above_what_was_plausible_before() -> None:
     hands = Hands(NOW - 3 * DAY)  # three days behind: restored from a file at boot
     clock = hands.clock()
@@ -331,6 +339,50 @@ def test_another_boot_begins_with_what_was_saved_alone() -> None:
     assert shown(clock) == (NOW, "plausible")
 
 
+def test_a_restart_within_a_boot_does_not_fall_for_what_was_plausible_before_the_file_was_open() -> None:
+    clock = Hands(NOW - YEAR).clock()
+    assert shown(clock) == (NOW - YEAR, "plausible")
+    clock.remember(NOW - SECOND)
+    clock.adopt(NOW - 10 * SECOND, True)
+    assert shown(clock) == (NOW, "holdover")
+
+
+@pytest.mark.parametrize("adopted", [True, False])
+def test_a_file_that_opens_late_takes_nothing_away(adopted: bool) -> None:
+    """The disk comes back after hours: what this process has seen since is newer than what was written."""
+    hands = Hands(NOW - 3 * DAY)
+    clock = hands.clock()
+    assert clock.trusted()
+    hands.set(NOW, synchronised=True)
+    assert clock.basis == "kernel"
+    hands.set(0)
+    assert shown(clock) == (NOW, "holdover")
+    clock.remember(NOW - 3 * DAY)
+    if adopted:
+        clock.adopt(NOW - 3 * DAY - 10 * SECOND, True)
+    assert shown(clock) == (NOW, "holdover")
+    hands.set(NOW - 3600 * SECOND)
+    assert shown(clock) == (NOW - 3600 * SECOND, "plausible")
+    assert clock.steps == 3
+
+
+def test_what_is_written_down_late_does_not_narrow_what_may_be_put_right() -> None:
+    hands = Hands()
+    clock = hands.clock()
+    assert clock.trusted()
+    clock.remember(NOW - SECOND)
+    assert clock.trusted()
+    hands.set(NOW - 30 * SECOND)
+    assert shown(clock) == (NOW - 30 * SECOND, "plausible")
+
+
+def test_a_true_offset_may_become_known_after_the_first_look() -> None:
+    clock = Hands(0).clock()
+    assert not clock.trusted()
+    clock.adopt(NOW - 10 * SECOND, True)
+    assert shown(clock) == (NOW, "holdover")
+
+
 def test_always_follows_the_clock_even_where_another_offset_was_true() -> None:
     clock = Hands(0).clock("always")
     clock.adopt(NOW, True)
@@ -387,6 +439,42 @@ def test_being_put_aside_between_two_looks_moves_no_time() -> None:
     assert [clock.wall_ns(10 * SECOND + n) - NOW - 10 * SECOND for n in range(4)] == [0, 1, 2, 3]
     assert clock.steps == 0
     assert next(pauses, None) is not None, "the clocks were looked at more often than this test thinks"
+
+
+def test_being_put_aside_in_the_first_look_of_all_moves_no_time_either() -> None:
+    now = 10 * SECOND
+    pauses = iter([8 * MS, 0, 0])
+
+    def wall() -> int:
+        nonlocal now
+        seen = NOW + now
+        now += next(pauses)
+        return seen
+
+    assert Clock(mono_ns=lambda: now, wall_now_ns=wall, synchronised=lambda: False).offset_ns == NOW
+
+
+def test_a_slow_board_looks_at_its_clocks_in_turn() -> None:
+    """5 us for each: the wall clock's time is then halfway between those of the two looks at the other."""
+    now = 10 * SECOND
+
+    def mono() -> int:
+        nonlocal now
+        now += 5_000
+        return now
+
+    assert Clock(mono_ns=mono, wall_now_ns=lambda: NOW + mono(), synchronised=lambda: False).offset_ns == NOW
+
+
+def test_what_is_within_the_jitter_is_no_step() -> None:
+    hands = Hands()
+    clock = hands.clock()
+    assert clock.offset_ns == NOW - 10 * SECOND
+    for _ in range(10):
+        hands.wait(SECOND)
+        hands.wall += 1_999
+        assert clock.offset_ns == NOW - 10 * SECOND
+    assert clock.steps == 0
 
 
 def test_offsets_that_creep_are_followed() -> None:
