@@ -94,7 +94,6 @@ class StepWatch:
             self._arm(self._libc)
             return True
         # It is _NEVER: 2038 by a kernel's interface of 32 bits. What is in the past cannot be waited for.
-        self._libc.timerfd_settime(self._fd, 0, ctypes.byref(_ItimerSpec()), None)
         self._degraded = "the time is past what a timer of 32 bits can hold"
         return False
 
