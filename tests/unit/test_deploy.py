@@ -45,6 +45,29 @@ def test_the_sandbox_stays_closed(unit: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
+def system_calls(name: str) -> set[str]:
+    """What ``name`` stands for in SystemCallFilter=: a system call, or a set of them (``@timer``) in full."""
+    if not name.startswith("@"):
+        return {name}
+    command = ["systemd-analyze", "syscall-filter", "--no-pager", name]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    words = {line.strip() for line in result.stdout.splitlines() if not line.lstrip().startswith("#")} - {name, ""}
+    return set().union(*map(system_calls, words))
+
+
+@needs_systemd
+def test_the_sandbox_lets_the_clock_be_asked_but_not_be_set() -> None:
+    allowed: set[str] = set()
+    for line in re.findall(r"^SystemCallFilter=(.*)$", UNIT.read_text(), re.MULTILINE):
+        names = set().union(*map(system_calls, line.removeprefix("~").split()))
+        allowed = allowed - names if line.startswith("~") else allowed | names
+    # The agent asks by adjtimex(3), which glibc makes clock_adjtime; on 32 bits and since 2.34 clock_adjtime64.
+    assert {"adjtimex", "clock_adjtime", "clock_adjtime64"} <= allowed
+    assert {"timerfd_create", "timerfd_settime", "timerfd_settime64"} <= allowed
+    assert not {"clock_settime", "clock_settime64", "settimeofday"} & allowed
+    assert "ProtectClock=yes" not in re.sub("^#.*$", "", UNIT.read_text(), flags=re.MULTILINE)
+
+
 def test_the_unit_and_the_agent_agree() -> None:
     """The exit statuses, the time for a clean stop and the name of the credential are the agent's own."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
