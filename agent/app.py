@@ -18,7 +18,7 @@ from agent.events import EventManager, SlowCallbackError, TimerEvent
 from agent.hotplug import PathWatch
 from agent.logline import line
 from agent.mqtt import Link
-from agent.outbox import MemoryOutbox
+from agent.outbox import Outbox
 from agent.publisher import Publisher
 from agent.status import StatusReport
 from agent.supervisor import Supervisor
@@ -27,6 +27,12 @@ from agent.systemd import Notifier
 EX_OK = 0
 EX_SOFTWARE = 70
 """sysexits.h: the program ended itself because a callback held the loop (``on_slow = "stop"``)."""
+
+EX_TEMPFAIL = 75
+"""sysexits.h: another agent has the outbox."""
+
+KEEP_SECONDS = 1.0
+"""Of ``stop_timeout``, for the disk to take what is left: ten times what a slow SD card needs for a full group."""
 
 PARSE_SHARE = 0.5
 """The part of ``stop_timeout`` that parsers may take to finish; the rest is for what waits for the broker."""
@@ -48,7 +54,7 @@ class Agent:
         )
         self.clock = Clock(config.clock)
         self.topics = Topics(config.agent.id, config.mqtt.base)
-        self.outbox = MemoryOutbox(config.outbox, self.clock.mono_ns)
+        self.outbox = Outbox(self.manager, config.outbox, self.clock, agent=config.agent.id)
         self.link = Link(
             self.manager,
             config.mqtt,
@@ -56,7 +62,14 @@ class Agent:
             will=(self.topics.availability, OFFLINE),
         )
         self.publisher = Publisher(
-            self.manager, self.link, self.outbox, JsonCodec(), self.topics, config.mqtt, self.clock
+            self.manager,
+            self.link,
+            self.outbox,
+            JsonCodec(),
+            self.topics,
+            config.mqtt,
+            self.clock,
+            replay_rate=config.outbox.replay_rate,
         )
         self.supervisor = Supervisor(
             self.manager,
@@ -66,6 +79,7 @@ class Agent:
             on_state=self._device_state,
             paths=PathWatch(),
         )
+        self.outbox.on_block = self.supervisor.block
         self.notifier = Notifier(environ)
         self.status = StatusReport(
             config.agent.id, self.manager, self.clock, self.link, self.outbox, self.publisher, self.supervisor
@@ -87,10 +101,10 @@ class Agent:
                 log.critical(line("agent.ended", reason=str(error)))
                 self.supervisor.stop(lambda: None)  # lets go of the ports; the broker will publish the Will
                 return EX_SOFTWARE
-        return self._exit
+        return EX_TEMPFAIL if self.outbox.busy else self._exit
 
     def start(self) -> None:
-        """Begin: the broker first, for its answer takes longest."""
+        """Begin: the outbox first, for it knows what the devices' readings are called."""
         config, manager = self.config, self.manager
         for stop in (signal.SIGTERM, signal.SIGINT):
             manager.create_signal_event(stop, self._stop, name=f"signal.{stop.name}")
@@ -105,14 +119,11 @@ class Agent:
                 pid=os.getpid(),
             )
         )
-        self.outbox.start()
-        self.link.start()
         for driver, device in config.devices:
             self.supervisor.add(driver, device)
             self.publisher.retain(self.topics.device_availability(device.name), OFFLINE)
         self.publisher.retain(self.topics.availability, ONLINE)
-        self.supervisor.start()
-        self.publisher.retain(self.topics.info, self._info())
+        self.outbox.start(list(self.supervisor.devices), self._outbox_open)
         self.publisher.before_birth = self._report
         manager.create_timer_event(config.status.interval, self._report, name="status")
         if self.notifier.watchdog_s is not None:
@@ -122,6 +133,13 @@ class Agent:
                 self.notifier.watchdog_s / 2, self.notifier.feed_watchdog, first_after=0.0, name="watchdog"
             )
         self.notifier.ready(self._summary())
+
+    def _outbox_open(self) -> None:
+        """The broker comes before the devices, for its answer takes longest."""
+        if not self._stopping:
+            self.link.start()
+            self.supervisor.start()
+            self.publisher.retain(self.topics.info, self._info())
 
     def _callback_failed(self, event: Any, error: BaseException) -> None:
         """A driver's failure is its device's; any other is a defect of ours, and one line with its traceback."""
@@ -202,12 +220,18 @@ class Agent:
             return  # they were late, and have been passed over
         self._step.cancel()
         self._step = None
-        self.publisher.drain(max(0.0, self._deadline - self.manager.now()), self._drained)
+        left = self._deadline - self.manager.now()
+        self.publisher.drain(max(0.0, left - min(KEEP_SECONDS, left / 4)), self._drained)
 
     def _drained(self, left: int) -> None:
-        if left:
+        if left and self.config.outbox.durability == "memory":
             log.warning(line("agent.unsent", readings=left, reason="the broker did not take them in time"))
-        log.info(line("agent.stopped", unsent=left))
+        elif left:
+            log.info(line("agent.kept", readings=left, path=self.config.outbox.file()))
+        self.outbox.stop(self._closed, self._deadline - self.manager.now())
+
+    def _closed(self) -> None:
+        log.info(line("agent.stopped", unsent=self.outbox.depth))
         self.manager.terminate()
 
 

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from agent.errors import ConfigError
 
 EX_SOFTWARE = 70
+EX_TEMPFAIL = 75
 EX_CONFIG = 78
 STATUSES = {
     0: "done; for `run`: stopped as it was told to",
     2: "the command line is wrong",
     EX_SOFTWARE: 'a callback hung, or was slow under on_slow = "stop"; or a defect of ours, with its traceback',
+    EX_TEMPFAIL: "another agent has the outbox; the log says which process",
     EX_CONFIG: "the configuration is wrong, or a driver cannot be loaded; all that is wrong is listed",
 }
 """Exit statuses (sysexits.h), which systemd's unit tells apart. A second stop signal adds one: 128 + its number."""

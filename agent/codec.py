@@ -21,9 +21,7 @@ _SECOND = 1_000_000_000
 class WallClock(Protocol):
     """What the codec needs of ``agent.clock.Clock``."""
 
-    def wall_ns(self, mono_ns: int) -> int: ...
-
-    def trusted(self) -> bool: ...
+    def settle(self) -> tuple[int, bool]: ...
 
 
 def encode_fields(fields: dict[str, Value]) -> bytes:
@@ -93,15 +91,18 @@ class JsonCodec:
         """
         if not readings or (not array and len(readings) > 1):
             raise ValueError(f"{len(readings)} readings in one {'array' if array else 'object'}")
-        unsynced = b"" if clock.trusted() else b',"clock":"unsynced"'
+        offset_ns, trusted = clock.settle()
         parts = []
         for reading in readings:
-            second, rest = divmod(clock.wall_ns(reading.mono_ns), _SECOND)
+            settled = reading.wall_ns
+            second, rest = divmod(reading.mono_ns + offset_ns if settled is None else settled, _SECOND)
             if second != self._second:
                 self._prefix = rfc3339(second * _SECOND)[:19].encode("ascii")
                 self._second = second
-            tail = b',"resumed":true' + unsynced if reading.resumed else unsynced
-            if reading.mono_ns < connected_mono_ns:
+            tail = b',"resumed":true' if reading.resumed else b""
+            if reading.unsynced or not (trusted or settled):
+                tail += b',"clock":"unsynced"'
+            if settled or reading.mono_ns < connected_mono_ns:
                 tail += b',"backfill":true'
             parts.append(
                 b'{"ts":"%b.%06dZ","seq":%d,"fields":%b%b}'

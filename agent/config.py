@@ -24,7 +24,7 @@ from agent.config_words import explained, nearest, shown, suggestion
 from agent.driver import DeviceConfig, Driver
 from agent.errors import ConfigError, PluginError, Problem
 from agent.mqtt_settings import MqttSettings
-from agent.outbox import OutboxSettings
+from agent.outbox_settings import OutboxSettings
 from agent.quantity import Duration, Interval
 from agent.registry import Registry, shared_resource
 

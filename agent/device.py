@@ -50,6 +50,8 @@ class Surroundings:
     paths: PathWatch
     rng: random.Random = field(default_factory=random.Random)
     owners: dict[Any, Owner] = field(default_factory=dict)
+    blocked: bool = False
+    """The outbox is full, and takes no more (``policy = "block"``)."""
 
 
 class Device:
@@ -109,6 +111,11 @@ class Device:
         elif self.state == "waiting":
             due = self._last_opening + APPEARED_PAUSE - self._env.manager.now()
             self._schedule(max(0.0, due))
+
+    def block(self, blocked: bool) -> None:
+        """Take no readings, or take them again."""
+        if self._ctx is not None:
+            self._ctx.block(blocked)
 
     @property
     def channels(self) -> Sequence[Channel]:
@@ -187,6 +194,7 @@ class Device:
             next_seq=env.next_seq,
             owner=self,
             owners=env.owners,
+            blocked=env.blocked,
         )
         if not self._call(self._make_driver, self._ctx):
             return

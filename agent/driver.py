@@ -92,6 +92,13 @@ class Context(Protocol):
     @property
     def device(self) -> str: ...
 
+    @property
+    def blocked(self) -> bool:
+        """True while the outbox is full and takes no more (``policy = "block"``): then ask no device.
+
+        Streams rest by themselves.
+        """
+
     def now(self) -> float:
         """Monotonic seconds."""
 
@@ -258,8 +265,8 @@ class PollDriver(Driver):
         self.ctx.every(self.config.interval, self.poll, first_after=0.0)
 
     def poll(self) -> None:
-        """Ask now, unless an answer is still awaited."""
-        if self._answer is None:
+        """Ask now, unless an answer is still awaited, or nobody would take it."""
+        if self._answer is None and not self.ctx.blocked:
             self._answer = self.parser()
             self._port.write(self.request())
             self._deadline = self.ctx.after(self.config.answer_timeout, self._late)

@@ -1,110 +1,39 @@
-"""Where readings wait until the broker has acknowledged them."""
+"""Where readings wait until the broker has acknowledged them: in memory, and beyond that on disk.
+
+Here are the bounds, the order and what is forgotten, all of it on the loop's thread; ``outbox_disk`` decides what is
+written when, and has it done by its thread.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from agent.logline import line
+from agent.errors import OutboxBusy
+from agent.events import EventManager
 from agent.model import Reading
-from agent.quantity import Duration, Interval, Size
+from agent.outbox_disk import Disk
+from agent.outbox_lane import Lane
+from agent.outbox_notes import OutboxClock
+from agent.outbox_settings import OutboxSettings
 
+MEMORY_MOST = 32_000_000
+"""Bytes of memory at most, where there is a disk: more waits only while that does not take it."""
+SLACK = 1_000_000
+"""Bytes by which the bound may be passed while the disk makes room, or the devices come to rest under "block"."""
+RESUME_AT = 0.9
+"""The part of ``max_bytes`` below which blocked devices are read again."""
+SLICE = 4096
+"""Readings looked at in one step of thinning: a millisecond or two."""
 
-class OutboxSettings(BaseModel):
-    """How much may wait, for how long, and what survives a restart."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: Path | None = Field(
-        None,
-        description="File of the outbox. Default: outbox.db in $STATE_DIRECTORY, else in ~/.local/state/outstation.",
-    )
-    durability: Literal["memory", "spill", "strict"] = Field(
-        "spill",
-        description="memory: nothing on disk. spill: on disk is what stays unacknowledged for spill_after. "
-        "strict: on disk before it is sent.",
-    )
-    spill_after: Duration = Field(0.25, description="How long a reading may stay unacknowledged in memory alone.")
-    max_bytes: Size = Field(256_000_000, ge=65_536, description="Most that may wait, in bytes.")
-    max_age: Interval = Field(30 * 86_400.0, description="Readings older than this are dropped.")
-    policy: Literal["drop_oldest", "drop_newest", "thin", "block"] = Field(
-        "drop_oldest",
-        description="When it is full: drop_oldest or drop_newest; thin: keep every n-th of the oldest; "
-        "block: stop reading the devices.",
-    )
-    replay: Literal["fifo", "live_first"] = Field(
-        "fifo", description="How a backlog goes out: oldest first, or beside the live readings."
-    )
-
-    def file(self) -> Path:
-        """The outbox's file: ``path``, or by default below $STATE_DIRECTORY (systemd.exec(5)) or XDG_STATE_HOME."""
-        if self.path is not None:
-            return self.path
-        state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]  # several directories are joined by colons
-        if state:
-            return Path(state) / "outbox.db"
-        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        return Path(home) / "outstation" / "outbox.db"
-
-
-class Outbox(Protocol):
-    """Readings on their way: put at one end, taken at the other, forgotten only when acknowledged.
-
-    The read position (how far ``take`` got) and the acknowledged position are two things: ``rewind`` sets the first
-    back to the second. A reading between them is in flight and is never dropped. All of it is called on the loop's
-    thread; whatever works with a disk does so elsewhere, and calls ``on_ready`` when there is something to take, from
-    within ``put`` or later.
-    """
-
-    on_ready: Callable[[], None]
-    dropped: dict[str, int]
-    """Readings lost to a bound, by device."""
-
-    @property
-    def depth(self) -> int:
-        """Readings that are not acknowledged."""
-
-    @property
-    def waiting(self) -> int:
-        """Those of them that are not taken."""
-
-    @property
-    def size(self) -> int:
-        """What they take, in bytes."""
-
-    def next_seq(self, device: str) -> int:
-        """A number for the device's next reading; grows by one and is never given twice."""
-
-    def put(self, readings: Sequence[Reading]) -> None:
-        """Keep them, and drop by policy what is too much."""
-
-    def take(self, limit: int) -> list[Reading]:
-        """The next ones in order, at most ``limit``; they are in flight from now on."""
-
-    def ack(self, readings: Iterable[Reading]) -> None:
-        """The broker has them (or, at QoS 0, the socket): forget them. Those that are not in flight are ignored."""
-
-    def discard(self, readings: Iterable[Reading]) -> None:
-        """They can never be delivered: forget them, and count each as dropped."""
-
-    def rewind(self) -> None:
-        """The link is lost: what is in flight will be taken again, first and in the old order."""
-
-
-def _nothing() -> None:
-    pass
-
+ROW_COST = 64
+"""Bytes that a reading takes on disk beside its body: six integers and SQLite's own, the fill of its pages included."""
 
 # A Reading, its seq and stamp as integers, its place in a deque, and the allocator's rounding of all four (measured:
-# 249 bytes with a body of 38); its body comes on top. While in flight a dict's entry adds 92 more.
-_READING_COST = sys.getsizeof(Reading("", 1 << 60, 1 << 60, b"")) + 2 * sys.getsizeof(1 << 60) + 8 + 24
+# 281 bytes with a body of 38); its body comes on top. While in flight a dict's entry adds 92 more.
+_READING_COST = sys.getsizeof(Reading("", 1 << 60, 1 << 60, b"")) + 3 * sys.getsizeof(1 << 60) + 8 + 24
 
 
 def cost(reading: Reading) -> int:
@@ -112,113 +41,309 @@ def cost(reading: Reading) -> int:
     return _READING_COST + sys.getsizeof(reading.body)
 
 
-class MemoryOutbox:
-    """Keeps what is unacknowledged in memory, and loses it with the process."""
+def _nothing(*_args: object) -> None:
+    pass
+
+
+class Outbox:
+    """Readings on their way: put at one end, taken at the other, forgotten only when acknowledged.
+
+    The read position (how far ``take`` got) and the acknowledged position are two things: ``rewind`` sets the first
+    back to the second. A reading between them is in flight and is never dropped. There are two streams under
+    ``live_first``: what came since the link is up, and what is older; in each the order is kept.
+
+    on_ready: there is something to take; called from within ``put`` or later. on_block: the devices shall rest (True),
+    or be read again.
+    """
 
     def __init__(
-        self, settings: OutboxSettings, mono_ns: Callable[[], int], *, log: logging.Logger | None = None
+        self,
+        manager: EventManager,
+        settings: OutboxSettings,
+        clock: OutboxClock,
+        *,
+        agent: str = "",
+        log: logging.Logger | None = None,
     ) -> None:
-        self.on_ready: Callable[[], None] = _nothing
+        self.on_ready: Callable[[], object] = _nothing
+        self.on_block: Callable[[bool], object] = _nothing
         self.dropped: dict[str, int] = {}
-        self._max_bytes = settings.max_bytes
-        self._max_age_ns = int(settings.max_age * 1_000_000_000)
-        self._keep_old = settings.policy == "drop_newest"
+        """Readings lost to a bound, by device."""
+        self.damaged = 0
+        """Readings that the disk has lost."""
+        self.blocked = False
+        self.connected = False
+        self.live_first = settings.replay == "live_first"
+        self._clock = clock
         self._settings = settings
-        self._mono_ns = mono_ns
-        self._log = log or logging.getLogger("outstation.outbox")
-        self._waiting: deque[Reading] = deque()
-        self._flying: dict[int, Reading] = {}  # by id(): in the order of take(), which is the order of rewind()
+        self._most = settings.max_bytes
+        self._max_age_ns = int(settings.max_age * 1_000_000_000)
+        self._durable = settings.durability != "memory"
+        self._old = Lane()  # all there is under fifo
+        self._new = Lane()  # under live_first: what came since the link is up
         self._size = 0
-        self._seq: dict[str, int] = {}
+        self._row = 0
+        self._nth, self._cursor = 2, 0  # of the present round of thinning
+        log = log or logging.getLogger("outstation.outbox")
+        self._disk = Disk(manager, settings, settings.file(), clock, self, agent=agent, log=log)
+        self.next_seq = self._disk.numbering.take
 
-    def start(self) -> None:
-        """Say which settings have no effect yet."""
-        if self._settings.durability != "memory":
-            self._log.warning(
-                line(
-                    "outbox.memory",
-                    durability=self._settings.durability,
-                    reason="this version keeps readings in memory alone",
-                )
-            )
-        if self._settings.policy in ("thin", "block"):
-            self._log.warning(
-                line("outbox.policy", policy=self._settings.policy, reason="behaves as drop_oldest in this version")
-            )
+    # --- what it holds
 
     @property
     def depth(self) -> int:
-        return len(self._waiting) + len(self._flying)
+        """Readings that are not acknowledged."""
+        return self.waiting + len(self._old.flying) + len(self._new.flying)
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        """Those of them that are not taken."""
+        return self._old.waiting + self._new.waiting
+
+    @property
+    def live(self) -> int:
+        """Those of the waiting ones that came since the link is up, under ``live_first``."""
+        return self._new.waiting
 
     @property
     def size(self) -> int:
+        """What they take, in bytes: of the disk, or under ``memory`` of memory."""
         return self._size
 
-    def next_seq(self, device: str) -> int:
-        seq = self._seq[device] = self._seq.get(device, 0) + 1
-        return seq
+    @property
+    def busy(self) -> OutboxBusy | None:
+        """Another agent has the file; this one has ended its loop."""
+        return self._disk.busy
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes of memory that they take, closely."""
+        held = self._old.held + self._new.held
+        if not self._durable:
+            return self._size
+        away = self._old.away + self._new.away
+        bodies = self._size - ROW_COST * (held + away) - self._old.away_bytes - self._new.away_bytes
+        return bodies + held * (_READING_COST + 33)
+
+    @property
+    def lanes(self) -> tuple[Lane, Lane]:
+        """The older stream and the live one: for ``outbox_disk``."""
+        return self._old, self._new
+
+    def totals(self) -> dict[str, int | str]:
+        """What the next process need not count: readings and the size of their bodies."""
+        return {"count": self.depth, "size": self._size - ROW_COST * self.depth}
+
+    def report(self) -> dict[str, Any]:
+        """Its part of the status report."""
+        return {
+            "depth": self.depth,
+            "waiting": self.waiting,
+            "bytes": self._size,
+            "memory_bytes": self.in_memory,
+            "dropped": dict(self.dropped),
+            "damaged": self.damaged,
+            "blocked": self.blocked,
+            "disk": self._disk.report(),
+        }
+
+    # --- its life
+
+    def start(self, devices: Sequence[str], on_open: Callable[[], object]) -> None:
+        """Open the file; ``on_open`` is called when devices have their numbers, also where the disk does not answer."""
+        self._disk.start(devices, on_open)
+
+    def stop(self, on_stopped: Callable[[], object], timeout: float) -> None:
+        """Keep on disk what is left (but under ``memory``), and close; on_stopped within ``timeout`` seconds."""
+        self._disk.stop(on_stopped, timeout)
+
+    # --- readings come
 
     def put(self, readings: Sequence[Reading]) -> None:
-        waiting = self._waiting
+        """Keep readings of one device, in order; drop by policy what is too much."""
+        lane = self._new if self.connected and self.live_first else self._old
+        tight = self._durable and self.in_memory > MEMORY_MOST
+        kept: list[Reading] = []
         for reading in readings:
-            needed = cost(reading)
-            if self._size + needed > self._max_bytes and not self._make_room(needed):
+            needed = ROW_COST + len(reading.body) if self._durable else cost(reading)
+            if (tight or self._size + needed > self._most) and not self._make_room(needed, tight):
                 self._count(reading)
                 continue
             self._size += needed
-            waiting.append(reading)
-        self.expire()
-        if waiting:
+            self._row += 1
+            reading.row = self._row
+            lane.append(reading)
+            kept.append(reading)
+        if kept:
+            if (resumed := self._disk.numbering.resumed) and kept[0].device in resumed:
+                resumed.discard(kept[0].device)
+                kept[0].resumed = True
+            self._disk.keep(kept)
+        self._expire()
+        if self._old.front or self._new.front:
             self.on_ready()
 
-    def _make_room(self, needed: int) -> bool:
-        """Drop the oldest until ``needed`` bytes fit. False: they never will, or the policy keeps the old ones."""
-        if self._keep_old:
-            return False
-        while self._waiting and self._size + needed > self._max_bytes:
-            self._drop_first()
-        return self._size + needed <= self._max_bytes
+    def _make_room(self, needed: int, tight: bool) -> bool:
+        """By policy. Whether ``needed`` bytes may be kept now; tight: it is memory that is short, and not the disk."""
+        policy = self._settings.policy
+        if policy == "block":
+            self._block(True)
+        if policy in ("block", "drop_newest"):
+            return policy == "block" and not tight and self._size + needed <= self._most + SLACK
+        if policy == "thin" and not tight and self._thin(needed):
+            return True
+        while self._size + needed > self._most or tight:
+            lane = self._old if self._old.waiting else self._new
+            if not lane.front:
+                # The oldest are on disk alone: they are brought here to be dropped, and meanwhile there is some slack.
+                if lane.away:
+                    self._disk.look()
+                return bool(lane.away) and not tight and self._size + needed <= self._most + SLACK
+            self._drop(lane.front.popleft())
+            tight = tight and self.in_memory > MEMORY_MOST
+        return True
 
-    def _drop_first(self) -> None:
-        reading = self._waiting.popleft()
-        self._size -= cost(reading)
+    def _thin(self, needed: int) -> bool:
+        """Keep every n-th of what waits, from the oldest on, a slice at a time; n is doubled after each round."""
+        lane = self._old if self._old.waiting else self._new
+        # A sixteenth at most: the newest are thinned last, and not at once to where the oldest are.
+        most = min(SLICE, max(8, lane.waiting // 16))
+        for _ in range(2 * (lane.waiting // most + 1)):
+            out, self._cursor, ended = lane.thin(self._nth, self._cursor, most)
+            for reading in out:
+                self._drop(reading)
+            if ended and lane.away:
+                self._disk.thin(lane, self._nth, max(self._cursor, lane.after), most)
+                return self._size + needed <= self._most + SLACK
+            if ended:
+                self._next_round()
+            if self._size + needed <= self._most:
+                return True
+        return False
+
+    def _next_round(self) -> None:
+        self._nth, self._cursor = self._nth * 2, 0
+
+    def _drop(self, reading: Reading) -> None:
+        self._forget(reading)
         self._count(reading)
 
     def _count(self, reading: Reading) -> None:
         self.dropped[reading.device] = self.dropped.get(reading.device, 0) + 1
 
-    def expire(self) -> None:
-        """Drop what is older than max_age. Readings come nearly in order of time, so the first ones tell."""
-        oldest = self._mono_ns() - self._max_age_ns
-        while self._waiting and self._waiting[0].mono_ns < oldest:
-            self._drop_first()
+    def _block(self, blocked: bool) -> None:
+        if blocked != self.blocked:
+            self.blocked = blocked
+            self.on_block(blocked)
 
-    def take(self, limit: int) -> list[Reading]:
-        self.expire()
-        waiting, flying = self._waiting, self._flying
-        taken = []
-        for _ in range(min(limit, len(waiting))):
-            reading = waiting.popleft()
-            flying[id(reading)] = reading
+    def _expire(self) -> None:
+        """Drop what is older than max_age. Readings come nearly in order of time, so the first ones tell."""
+        now = self._clock.mono_ns()
+        for lane in (self._old, self._new):
+            while lane.front and self._age(lane.front[0], now) > self._max_age_ns:
+                self._drop(lane.front.popleft())
+
+    def _age(self, reading: Reading, now: int) -> int:
+        """In nanoseconds; 0 where nobody can know."""
+        if reading.wall_ns is None:
+            return now - reading.mono_ns
+        return self._clock.wall_ns(now) - reading.wall_ns if self._clock.trusted() and not reading.unsynced else 0
+
+    # --- readings go
+
+    def take(self, limit: int, *, live: bool = False, until_ns: int | None = None) -> list[Reading]:
+        """The next ones in order, at most ``limit``; they are in flight from now on.
+
+        live: of the live stream. until_ns: up to the first of this boot that is younger than this monotonic stamp.
+        """
+        self._expire()
+        lane = self._new if live else self._old
+        front, flying = lane.front, lane.flying
+        last = self._disk.takeable
+        taken: list[Reading] = []
+        for _ in range(min(limit, len(front))):
+            reading = front[0]
+            if reading.row > last or (until_ns is not None and reading.mono_ns > until_ns and reading.wall_ns is None):
+                break
+            flying[reading.row] = front.popleft()
             taken.append(reading)
+        if lane.away:
+            self._disk.look()
         return taken
 
     def ack(self, readings: Iterable[Reading]) -> None:
+        """The broker has them (or, at QoS 0, the socket): forget them. Those that are not in flight are ignored."""
         for reading in readings:
-            if self._flying.pop(id(reading), None) is not None:
-                self._size -= cost(reading)
+            if self._landed(reading):
+                self._forget(reading)
+        self._disk.settled()
+        if self.blocked and self._size < self._most * RESUME_AT:
+            self._block(False)
 
     def discard(self, readings: Iterable[Reading]) -> None:
+        """They can never be delivered: forget them, and count each as dropped."""
         for reading in readings:
-            if self._flying.pop(id(reading), None) is not None:
-                self._size -= cost(reading)
-                self._count(reading)
+            if self._landed(reading):
+                self._drop(reading)
+        self._disk.settled()
+
+    def _landed(self, reading: Reading) -> bool:
+        row = reading.row
+        return (self._old.flying.pop(row, None) or self._new.flying.pop(row, None)) is not None
+
+    def _forget(self, reading: Reading) -> None:
+        reading.gone = True
+        self._size -= ROW_COST + len(reading.body) if self._durable else cost(reading)
+        self._disk.forget(reading)
+
+    def link_up(self) -> None:
+        """What comes from now on is live."""
+        self.connected = True
 
     def rewind(self) -> None:
-        # All that is in flight was taken before all that waits, so that it belongs in front as it is.
-        self._waiting.extendleft(reversed(self._flying.values()))
-        self._flying.clear()
+        """The link is lost: what is in flight will be taken again, first and in the old order."""
+        self.connected = False
+        self._old.rewind()
+        self._new.rewind()
+        if self.live_first:
+            self._old.join(self._new)
+        self._disk.settled()
+
+    # --- what the disk tells
+
+    def found(self, count: int, size: int, last: int) -> None:
+        """The file holds readings of an earlier process, rows up to ``last``. Called once, before any is written."""
+        self._row += last
+        for lane in self.lanes:
+            for reading in lane.in_memory():
+                reading.row += last
+            lane.flying = {reading.row: reading for reading in lane.flying.values()}
+        self._old.older(count, size, last)
+        self._size += size + ROW_COST * count
+
+    def corrected(self, count: int, size: int) -> None:
+        """What was found was only estimated: by so much too low. Nothing of it was read yet."""
+        self._size += size + ROW_COST * count
+        self._old.thinned(-count, -size)
+        self._old.load((), all_of_it=not self._old.away)
+
+    def loaded(self, lane: Lane, readings: Sequence[Reading], *, all_of_it: bool) -> None:
+        """Readings are back from the disk."""
+        missing, octets = lane.load(readings, all_of_it=all_of_it)
+        self.damaged += max(0, missing)
+        self._size -= octets + ROW_COST * missing
+        self._expire()
+        self.on_ready()
+
+    def thinned(self, lane: Lane, dropped: dict[str, int], size: int, last: int) -> None:
+        """The disk has thinned what is away, up to a row."""
+        count = sum(dropped.values())
+        lane.thinned(count, size)
+        self._size -= size + ROW_COST * count
+        for device, number in dropped.items():
+            self.dropped[device] = self.dropped.get(device, 0) + number
+        self._cursor = last
+        if last >= lane.upto:
+            self._next_round()
+        if self._size > self._most:
+            self._thin(0)

@@ -112,8 +112,14 @@ class Lane:
 
     def rewind(self) -> None:
         """What is in flight comes first again, in the old order."""
-        # All of it was taken before all that waits, so that it belongs in front as it is.
-        self.front.extendleft(reversed(self.flying.values()))
+        for reading in reversed(self.flying.values()):
+            if not self.away or reading.row <= self.after:  # taken before all that waits: it belongs in front as it is
+                self.front.appendleft(reading)
+            elif reading.row <= self.upto:  # newer than a file that turned up late, and on disk with what is away
+                self.away += 1
+                self.away_bytes += len(reading.body)
+            else:
+                self.back.appendleft(reading)
         self.flying.clear()
 
     def join(self, newer: Lane) -> None:

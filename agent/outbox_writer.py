@@ -61,6 +61,8 @@ class Answer:
     """It was opened, or a damaged file was replaced: begin with this."""
     trouble: str | None = None
     broken: str | None = None
+    closed: bool = False
+    """The file is not open any more, or not yet."""
     busy: OutboxBusy | None = None
     thinned: tuple[dict[str, int], int, int] | None = None
     loaded: list[Reading] | None = None
@@ -103,6 +105,7 @@ class Writer:
             answer.busy = error
         except Exception as error:  # noqa: BLE001  (a worker's job: its failure is told, and the thread goes on)
             answer.trouble = answer.broken = error_text(error, self._path)
+        answer.closed = self._store is None
         return answer
 
     def _work(self, job: Job, answer: Answer) -> None:

@@ -8,7 +8,6 @@ out again what was in flight.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,9 +20,10 @@ from agent.model import Reading
 from agent.mqtt import Link
 from agent.mqtt_settings import MqttSettings
 from agent.outbox import Outbox
+from agent.publisher_stream import TURN, BacklogGroup, Group, Stream
 
-_AUTO = 100  # readings in one message at most under batch = "auto"
-_TURN = 1000  # readings taken from the outbox at once: some 5 ms of encoding, so that a backlog does not hold the loop
+_BACKLOG_SHARE = 0.5  # of the window for the backlog, under live_first: what comes live always finds room
+_HELD = 1.0  # seconds until the clock is asked again, where readings are held for it: a slewed clock makes no event
 _FAREWELL = 1.0  # seconds of a stop that are kept for "offline" and DISCONNECT
 
 
@@ -31,6 +31,8 @@ class PublisherClock(WallClock, Protocol):
     """What the publisher needs of ``agent.clock.Clock``."""
 
     def mono_ns(self) -> int: ...
+
+    def release_before(self) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,10 @@ class Publisher:
         settings: MqttSettings,
         clock: PublisherClock,
         *,
+        replay_rate: float | None = None,
         log: logging.Logger | None = None,
     ) -> None:
+        """replay_rate: readings of the backlog a second at most, under live_first; None: as its share of the window."""
         self._manager = manager
         self._link = link
         self._outbox = outbox
@@ -82,11 +86,16 @@ class Publisher:
         self._clock = clock
         self._log = log or logging.getLogger("outstation.publisher")
         self._qos = settings.qos
-        self._batch = settings.batch
+        self._arrays = settings.batch != 1
+        self._auto = settings.batch == "auto"
         self._retained: dict[str, bytes] = {topics.availability: ONLINE}
         self._due: dict[str, None] = {}  # topics whose newest state is not sent on this connection, in order
         self._states: set[_State] = set()  # retained messages in flight
-        self._messages: deque[list[Reading]] = deque()  # taken and grouped, not yet sent
+        first = outbox.live_first
+        self._old = Stream(outbox, settings.batch, rate=replay_rate if first else None)  # under fifo all there is
+        self._live = Stream(outbox, settings.batch, live=True)
+        self._old_room = 0  # messages of the backlog that may be in flight, under live_first
+        self._later: TimerEvent | None = None  # pumps again, where readings are held or may not all go out at once
         self._up = False
         self._connected_ns = 0
         self._pumping = False
@@ -150,7 +159,7 @@ class Publisher:
         """Send what is due, as far as the link has room."""
         if not self._up:
             return
-        if not (self._due or self._messages or self._outbox.waiting):
+        if not (self._due or self._old.groups or self._live.groups or self._outbox.waiting):
             return
         if self._pumping:  # an acknowledgement from within uncork
             self._again = True
@@ -188,54 +197,53 @@ class Publisher:
             self._states.add(state)
 
     def _send_readings(self) -> None:
-        link, messages, topics = self._link, self._messages, self._topics
+        until_ns = self._clock.release_before()
+        pause = _HELD if until_ns is not None and self._outbox.waiting else 0.0
+        if self._outbox.live_first:
+            self._send_stream(self._live, self._link.room, until_ns)
+            self._send_stream(self._old, min(self._link.room, self._old_room - self._old.flying), until_ns)
+            pause = pause or self._old.allowance.pause
+        else:
+            self._send_stream(self._old, self._link.room, until_ns)
+        if pause and self._later is None and self._outbox.waiting:
+            self._later = self._manager.create_timer_event(
+                pause, self._pump_later, repeat=False, name="publisher.later"
+            )
+
+    def _pump_later(self) -> None:
+        self._later = None
+        self.pump()
+
+    def _send_stream(self, stream: Stream, room: int, until_ns: int | None) -> None:
+        link, topics, groups = self._link, self._topics, stream.groups
         taken = 0
-        room = link.room
         while room > 0:
-            if not messages:
-                if taken >= _TURN:
+            if not groups:
+                if taken >= TURN:
                     self._again = True
                     return
-                taken += self._take(room)
-                if not messages:
+                taken += stream.fill(room, until_ns, self._manager.now())
+                if not groups:
                     return
-            group = messages.popleft()
+            group = groups.popleft()
             topic = topics.telemetry(group[0].device)
-            array = len(group) > 1 if self._batch == "auto" else self._batch > 1
+            array = len(group) > 1 if self._auto else self._arrays
             payload = self._codec.encode(group, self._clock, self._connected_ns, array)
             if not link.fits(topic, len(payload)):
-                self._too_large(topic, group, len(payload))
+                self._too_large(stream, topic, group, len(payload))
                 continue
             if not link.publish(topic, payload, qos=self._qos, token=group):
-                messages.appendleft(group)
+                groups.appendleft(group)
                 return
             self._written += len(group)
             self._in_flight += len(group)
-            room = link.room
+            stream.flying += type(group) is BacklogGroup
+            room -= 1
 
-    def _take(self, room: int) -> int:
-        """Take from the outbox what ``room`` messages can hold, and put each device's readings together. How many."""
-        outbox = self._outbox
-        # auto: while the window holds all that waits, one by one; else as many in each message as make it fit.
-        size = min(_AUTO, max(1, -(-outbox.waiting // room))) if self._batch == "auto" else self._batch
-        readings = outbox.take(min(room * size, _TURN))
-        if size == 1:
-            self._messages.extend([reading] for reading in readings)
-            return len(readings)
-        groups: dict[str, list[Reading]] = {}
-        for reading in readings:
-            group = groups.get(reading.device)
-            if group is None or len(group) >= size:
-                group = groups[reading.device] = []
-                self._messages.append(group)
-            group.append(reading)
-        return len(readings)
-
-    def _too_large(self, topic: str, group: list[Reading], size: int) -> None:
+    def _too_large(self, stream: Stream, topic: str, group: Group, size: int) -> None:
         """Halve an array; set aside a single reading that can never be sent, so that it does not cost the link."""
         if len(group) > 1:
-            half = len(group) // 2
-            self._messages.extendleft((group[half:], group[:half]))
+            stream.halve(group)
             return
         self._oversized += 1
         self._warn("reading.oversized", topic, seq=group[0].seq, bytes=size, see="mqtt.max_packet")
@@ -247,6 +255,8 @@ class Publisher:
         self._connected_ns = self._clock.mono_ns()
         self.before_birth()
         self._up = True
+        self._old_room = max(1, int(self._link.room * _BACKLOG_SHARE))
+        self._outbox.link_up()
         # The birth first, then the other states in the order in which they became known.
         self._due = dict.fromkeys(self._retained)
         self.pump()
@@ -255,7 +265,8 @@ class Publisher:
         self._up = False
         self._in_flight = 0
         self._states.clear()
-        self._messages.clear()
+        self._old.clear()
+        self._live.clear()
         self._outbox.rewind()
         if self._on_drained is not None:
             self._check_drained()
@@ -263,26 +274,30 @@ class Publisher:
     def _acked(self, tokens: list[Any]) -> None:
         done: list[Reading] = []
         for token in tokens:
-            if type(token) is list:
+            if self._landed(token):
                 done += token
-            else:
-                self._states.discard(token)
         if done:
             self._acknowledged += len(done)
-            self._in_flight -= len(done)
             self._outbox.ack(done)
-        self.pump()
-        if self._on_drained is not None:
-            self._check_drained()
+        self._go_on()
 
     def _refuse(self, token: Any, topic: str, error: LinkError) -> None:
         self._warn("message.refused", topic, reason=error.reason, error=error)
-        if type(token) is list:
+        if self._landed(token):
             self._refused += len(token)
-            self._in_flight -= len(token)
             self._outbox.discard(token)
-        else:
+        self._go_on()
+
+    def _landed(self, token: Any) -> bool:
+        """A message is not in flight any more. Whether it was one of readings."""
+        if type(token) is _State:
             self._states.discard(token)
+            return False
+        self._in_flight -= len(token)
+        self._old.flying -= type(token) is BacklogGroup
+        return True
+
+    def _go_on(self) -> None:
         self.pump()
         if self._on_drained is not None:
             self._check_drained()
@@ -298,8 +313,8 @@ class Publisher:
             return
         if self._leaving:
             self._leave()
-        elif not self._outbox.depth:
-            self._farewell(_FAREWELL)
+        elif not self._in_flight and (not self._outbox.depth or self._clock.release_before() is not None):
+            self._farewell(_FAREWELL)  # what is held for a true clock stays in the outbox
 
     def _farewell(self, seconds: float) -> None:
         """Publish offline ourselves, so that a subscriber can tell a clean stop; no reading follows it."""

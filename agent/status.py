@@ -129,7 +129,12 @@ class StatusReport:
             "agent": self._agent,
             "uptime_s": round(now - self._begun, 3),
             "versions": self.versions,
-            "clock": {"trusted": clock.trusted()},
+            "clock": {
+                "trusted": clock.trusted(),
+                "basis": clock.basis,
+                "steps": clock.steps,
+                "last_step_s": round(clock.last_step_ns / 1e9, 6),
+            },
             "link": link(self._link.stats(), now),
             # In Telegraf's words: added, written (acknowledged), dropped, rejected.
             "readings": {
@@ -139,12 +144,7 @@ class StatusReport:
                 "rejected": sent.refused + sent.oversized,
                 "dropped": sum(outbox.dropped.values()),
             },
-            "outbox": {
-                "depth": outbox.depth,
-                "waiting": outbox.waiting,
-                "bytes": outbox.size,
-                "dropped": dict(outbox.dropped),
-            },
+            "outbox": outbox.report(),
             "devices": devices,
             "hotplug": {"degraded": self._supervisor.hotplug_degraded},
             "loop": loop(stats),

@@ -10,7 +10,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.device import Device, Surroundings
 from agent.driver import DeviceConfig, Driver
-from agent.events import EventManager
+from agent.events import EventManager, SocketEvent
 from agent.hotplug import PathWatch
 from agent.model import Reading
 
@@ -32,6 +32,7 @@ class Supervisor:
         """sink takes the readings of one device, in order; on_state is told of every device that comes or goes."""
         self._env = Surroundings(manager, clock, sink, next_seq, on_state, paths, rng or random.Random())
         self.devices: dict[str, Device] = {}
+        self._path_event: SocketEvent | None = None
 
     def add(self, driver: type[Driver], config: DeviceConfig) -> None:
         self.devices[config.name] = Device(self._env, driver, config)
@@ -43,9 +44,16 @@ class Supervisor:
         for device in self.devices.values():
             device.start()
 
+    def block(self, blocked: bool) -> None:
+        """The outbox is full: read no device until there is room again. Their ports stay open, and hold what comes."""
+        self._env.blocked = blocked
+        for device in self.devices.values():
+            device.block(blocked)
+
     def stop(self, on_stopped: Callable[[], object]) -> None:
         """Stop all devices; on_stopped is called once all that was read has been parsed and handed on."""
-        self._path_event.cancel()
+        if self._path_event is not None:
+            self._path_event.cancel()
         left = set(self.devices)
 
         def stopped(name: str) -> None:

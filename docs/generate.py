@@ -37,12 +37,12 @@ EXAMPLES = {
     "mqtt.cert_file": '"/etc/outstation/client.pem"',
     "mqtt.key_file": '"/etc/outstation/client.key"',
     "outbox.path": '"/var/lib/outstation/outbox.db"',
+    "outbox.replay_rate": "5000",
 }
 """An example for each key whose default shows nothing (a test holds that, and loads them)."""
 
 NOTES = {
-    "outbox": " In this version readings wait in memory alone: `spill` and `strict` behave as `memory`,\n"
-    "and say so once in the log.",
+    "outbox": " What each `durability` promises, and where it ends: [durability.md](durability.md).",
 }
 
 

@@ -127,6 +127,8 @@ class Host(Driver):
     def _tick(self) -> None:
         """Ask every part. The reading goes out when all have answered, at the latest at the next tick."""
         self._emit()
+        if self.ctx.blocked:
+            return
         self._answers = {}
         for part in self._parts:
             if part in self._busy:

@@ -59,6 +59,8 @@ class FakeContext:
         self.ports: dict[str, FakePort | PortError] = dict(ports or {})
         self.driver: Driver | None = None
         self._port: Port | None = None
+        self.blocked = False
+        """Set it to True as a full outbox does under policy = "block"."""
         self._work_mode = work
         self._work: deque[FakeWork] = deque()
         self._timers: list[FakeTimer] = []

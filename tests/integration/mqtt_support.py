@@ -11,13 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from agent.clock import Clock, ClockSettings
 from agent.codec import JsonCodec, Topics, encode_fields
 from agent.errors import LinkError
 from agent.events import EventManager
 from agent.model import Reading
 from agent.mqtt import Link
 from agent.mqtt_settings import MqttSettings
-from agent.outbox import MemoryOutbox, OutboxSettings
+from agent.outbox import Outbox
+from agent.outbox_settings import OutboxSettings
 from agent.publisher import Publisher
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70
@@ -217,17 +219,6 @@ class ScriptedBroker:
                 sock.close()
 
 
-class RealClock:
-    def mono_ns(self) -> int:
-        return time.monotonic_ns()
-
-    def wall_ns(self, mono_ns: int) -> int:
-        return mono_ns
-
-    def trusted(self) -> bool:
-        return True
-
-
 @dataclass
 class Rig:
     """A link with its publisher and outbox, on a real event manager that runs while ``until`` waits."""
@@ -238,9 +229,9 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.manager = EventManager(on_callback_error=self._failed)
-        self.clock = RealClock()
+        self.clock = Clock(ClockSettings(trust="always"))
         self.topics = Topics("a")
-        self.outbox = MemoryOutbox(self.outbox_settings, self.clock.mono_ns)
+        self.outbox = Outbox(self.manager, self.outbox_settings, self.clock)
         self.link = Link(
             self.manager,
             self.settings,

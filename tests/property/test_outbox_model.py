@@ -5,8 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.clock import Clock, ClockSettings
+from agent.events import EventManager, ManualClock
 from agent.model import Reading
-from agent.outbox import MemoryOutbox, OutboxSettings, cost
+from agent.outbox import Outbox, cost
+from agent.outbox_settings import OutboxSettings
 
 BODY = bytes(2000)
 ROOM = 65_536 // cost(Reading("d", 1 << 60, 1 << 60, BODY))  # readings that fit
@@ -28,8 +31,10 @@ steps = st.lists(
 def test_nothing_is_lost_but_what_is_counted_and_nothing_comes_out_of_order(
     steps: list[tuple[str, object]], policy: str
 ) -> None:
-    outbox = MemoryOutbox(
-        OutboxSettings.model_validate({"durability": "memory", "max_bytes": 65_536, "policy": policy}), lambda: 0
+    outbox = Outbox(
+        EventManager(ManualClock()),
+        OutboxSettings.model_validate({"durability": "memory", "max_bytes": 65_536, "policy": policy}),
+        Clock(ClockSettings(trust="always"), mono_ns=lambda: 0, wall_now_ns=lambda: 0),
     )
     waiting: list[Reading] = []
     flying: list[Reading] = []

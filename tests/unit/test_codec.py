@@ -18,11 +18,8 @@ class StoppedClock:
         self.offset = NOON
         self.true = trusted
 
-    def wall_ns(self, mono_ns: int) -> int:
-        return mono_ns + self.offset
-
-    def trusted(self) -> bool:
-        return self.true
+    def settle(self) -> tuple[int, bool]:
+        return self.offset, self.true
 
 
 def reading(seq: int, mono_ns: int, *, resumed: bool = False) -> Reading:
@@ -40,6 +37,23 @@ def test_a_reading_is_the_designs_payload_to_the_byte() -> None:
 def test_what_is_out_of_the_ordinary_follows_the_fields_in_a_fixed_order() -> None:
     payload = JsonCodec().encode([reading(1, 5, resumed=True)], StoppedClock(trusted=False), 6, False)
     assert payload.endswith(b'"humidity":44.1},"resumed":true,"clock":"unsynced","backfill":true}')
+
+
+def test_the_time_of_an_earlier_boot_is_settled_already_and_as_true_as_its_clock_was() -> None:
+    of_old = [
+        Reading("d", 1, 0, b"{}", wall_ns=NOON + 1_000_000),
+        Reading("d", 2, 0, b"{}", wall_ns=2_000_000, unsynced=True),
+        Reading("d", 3, 3_000_000, b"{}"),
+    ]
+    for trusted in (True, False):
+        got = json.loads(JsonCodec().encode(of_old, StoppedClock(trusted=trusted), 0, True))
+        assert [each["ts"] for each in got] == [
+            "2026-11-24T00:00:00.001000Z",
+            "1970-01-01T00:00:00.002000Z",
+            "2026-11-24T00:00:00.003000Z",
+        ]
+        assert ["clock" in each for each in got] == [False, True, not trusted]
+        assert ["backfill" in each for each in got] == [True, True, False]
 
 
 def test_backfill_is_what_was_taken_before_the_connection_and_not_at_its_very_moment() -> None:

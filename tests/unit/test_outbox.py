@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-import logging
+import itertools
 from pathlib import Path
 
 import pytest
 
+from agent.clock import Clock, ClockSettings
+from agent.events import EventManager, ManualClock
 from agent.model import Reading
-from agent.outbox import MemoryOutbox, OutboxSettings, cost
+from agent.outbox import Outbox, cost
+from agent.outbox_settings import OutboxSettings
 
 
 class Mono:
@@ -16,8 +19,11 @@ class Mono:
         return self.now
 
 
-def make(**settings: object) -> MemoryOutbox:
-    return MemoryOutbox(OutboxSettings.model_validate({"durability": "memory", **settings}), Mono())
+def make(mono: Mono | None = None, **settings: object) -> Outbox:
+    mono = mono or Mono()
+    clock = Clock(ClockSettings(trust="always"), mono_ns=mono, wall_now_ns=mono)
+    manager = EventManager(ManualClock())
+    return Outbox(manager, OutboxSettings.model_validate({"durability": "memory", **settings}), clock)
 
 
 def readings(first: int, last: int, device: str = "d", body: bytes = b"{}", mono_ns: int = 0) -> list[Reading]:
@@ -28,7 +34,7 @@ def seqs(taken: list[Reading]) -> list[int]:
     return [reading.seq for reading in taken]
 
 
-def bounded(count: int, **settings: object) -> MemoryOutbox:
+def bounded(count: int, **settings: object) -> Outbox:
     """One that holds ``count`` readings with a body of 1000 bytes."""
     size = cost(Reading("d", 1, 0, bytes(1000)))
     return make(max_bytes=max(65_536, size * count), **settings)
@@ -102,7 +108,7 @@ def test_a_reading_larger_than_the_outbox_is_dropped_and_the_next_is_kept() -> N
 
 def test_what_is_too_old_is_dropped_before_it_is_sent() -> None:
     mono = Mono()
-    outbox = MemoryOutbox(OutboxSettings(durability="memory", max_age=60.0), mono)
+    outbox = make(mono, max_age=60.0)
     outbox.put(readings(1, 2))
     outbox.put(readings(3, 3, mono_ns=30_000_000_000))
     mono.now = 61_000_000_000
@@ -154,23 +160,68 @@ def test_a_readings_cost_is_what_it_takes_in_memory() -> None:
     assert used <= outbox.size <= used * 1.2  # a bound that is understated is none
 
 
-@pytest.mark.parametrize(
-    ("settings", "lines"),
-    [
-        ({"durability": "memory"}, 0),
-        ({"durability": "spill"}, 1),
-        ({"durability": "strict", "policy": "thin"}, 2),
-        ({"durability": "memory", "policy": "block"}, 1),
-    ],
-)
-def test_what_has_no_effect_yet_is_said_in_one_warning(
-    settings: dict[str, str], lines: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        outbox = make(**settings)
-        outbox.start()
-        outbox.put(readings(1, 1))
-    assert len(caplog.records) == lines
+def test_thin_keeps_every_nth_so_that_a_long_outage_keeps_its_shape() -> None:
+    outbox = bounded(1, policy="thin")
+    total = FULL * 12
+    for seq in range(1, total + 1):
+        outbox.put(readings(seq, seq, body=bytes(1000)))
+    left = seqs(outbox.take(1000))
+    assert outbox.dropped == {"d": total - len(left)}
+    assert len(left) <= FULL
+    gaps = [after - before for before, after in itertools.pairwise(left)]
+    coarsest = gaps[0]
+    assert coarsest in (16, 32)
+    assert left[0] <= coarsest
+    assert gaps == sorted(gaps, reverse=True)  # evenly spaced, closer towards the end
+    assert set(gaps) <= {coarsest, coarsest // 2, *range(1, coarsest)}
+    assert gaps.count(coarsest) + gaps.count(coarsest // 2) > len(gaps) / 2
+
+
+def test_block_asks_for_rest_at_the_bound_and_for_more_below_it() -> None:
+    outbox = bounded(1, policy="block")
+    asked: list[bool] = []
+    outbox.on_block = asked.append
+    outbox.put(readings(1, FULL, body=bytes(1000)))
+    assert asked == []
+    outbox.put(readings(FULL + 1, FULL + 9, body=bytes(1000)))
+    assert (asked, outbox.blocked, outbox.dropped) == ([True], True, {})  # what was on its way is kept
+    taken = outbox.take(1000)
+    outbox.ack(taken[:9])
+    assert asked == [True]
+    outbox.ack(taken[9:])
+    assert (asked, outbox.blocked) == ([True, False], False)
+
+
+def test_block_has_an_end_where_devices_do_not_rest() -> None:
+    outbox = bounded(1, policy="block")
+    outbox.put(readings(1, 2000, body=bytes(1000)))
+    assert outbox.size <= 65_536 + 1_000_000
+    assert outbox.dropped["d"] + outbox.depth == 2000
+
+
+def test_live_readings_pass_the_backlog_and_join_it_when_the_link_is_lost() -> None:
+    outbox = make(replay="live_first")
+    outbox.put(readings(1, 4))
+    outbox.link_up()
+    outbox.put(readings(5, 7))
+    assert (outbox.live, outbox.waiting) == (3, 7)
+    assert seqs(outbox.take(2, live=True)) == [5, 6]
+    assert seqs(outbox.take(9)) == [1, 2, 3, 4]
+    outbox.rewind()
+    outbox.put(readings(8, 8))
+    assert (outbox.live, outbox.waiting) == (0, 8)
+    outbox.link_up()
+    outbox.put(readings(9, 9))
+    assert seqs(outbox.take(9, live=True)) == [9]
+    assert seqs(outbox.take(99)) == list(range(1, 9))
+
+
+def test_what_is_younger_than_asked_for_stays() -> None:
+    outbox = make()
+    outbox.put([*readings(1, 2, mono_ns=5), *readings(3, 3, mono_ns=6), *readings(4, 4, mono_ns=5)])
+    assert seqs(outbox.take(9, until_ns=5)) == [1, 2]
+    assert seqs(outbox.take(9, until_ns=5)) == []
+    assert seqs(outbox.take(9, until_ns=6)) == [3, 4]
 
 
 def test_the_outboxes_file_is_where_systemd_or_the_desktop_keeps_state(monkeypatch: pytest.MonkeyPatch) -> None:

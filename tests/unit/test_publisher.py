@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from agent.clock import Clock, ClockSettings
 from agent.codec import JsonCodec, Topics, encode_fields
 from agent.errors import LinkError
 from agent.events import EventManager, ManualClock
 from agent.model import Reading
 from agent.mqtt_settings import MqttSettings
-from agent.outbox import MemoryOutbox, OutboxSettings
+from agent.outbox import Outbox
+from agent.outbox_settings import OutboxSettings
 from agent.publisher import Publisher
 
 
@@ -94,7 +96,8 @@ class World:
     def __init__(self, window: int = 100, **settings: object) -> None:
         self.clock = ManualClock()
         self.manager = EventManager(self.clock)
-        self.outbox = MemoryOutbox(OutboxSettings(durability="memory"), self.mono_ns)
+        self.time = Clock(ClockSettings(trust="always"), mono_ns=self.mono_ns, wall_now_ns=self.mono_ns)
+        self.outbox = Outbox(self.manager, OutboxSettings(durability="memory"), self.time)
         self.link = FakeLink(self.manager, window)
         self.topics = Topics("a")
         self.publisher = Publisher(
@@ -104,17 +107,11 @@ class World:
             JsonCodec(),
             self.topics,
             MqttSettings.model_validate(settings),
-            self,
+            self.time,
         )
 
     def mono_ns(self) -> int:
         return int(self.manager.now() * 1e9)
-
-    def wall_ns(self, mono_ns: int) -> int:
-        return mono_ns
-
-    def trusted(self) -> bool:
-        return True
 
     def put(self, count: int = 1, device: str = "d", size: int = 1) -> None:
         body = encode_fields({"x": "y" * size})

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from agent import context_stream
 from agent.clock import Clock
-from agent.context import QUEUED_BYTES, SLOW_FEEDS
+from agent.context_stream import QUEUED_BYTES, SLOW_FEEDS
 from agent.device import BACKOFF_MOST, CRASHES, OPEN_TIMEOUT, QUARANTINE, SETTLED
 from agent.driver import Channel, DeviceConfig, Driver, Fault, Parser, Port, PortError, Sample, StreamDriver
 from agent.errors import DeviceLost
@@ -555,9 +556,8 @@ def test_a_heavy_parser_runs_on_a_worker_in_order_and_the_loop_goes_on(bench: Be
 def test_a_parser_measured_as_slow_moves_to_a_worker(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import agent.context as context
 
-    monkeypatch.setattr(context, "SLOW_FEED", 0.0)  # every feed is a slow one
+    monkeypatch.setattr(context_stream, "SLOW_FEED", 0.0)  # every feed is a slow one
     line, threads = Line(), []
     import threading
 

@@ -102,7 +102,7 @@ def test_every_field_of_the_status_report_is_explained() -> None:
 
 def test_every_exit_status_is_explained() -> None:
     statuses = {word for cell in table("\n| status | meaning |") for word in re.findall(r"\d+", cell)}
-    assert {"0", "2", "70", "78", "130", "143"} == statuses
+    assert {"0", "2", "70", "75", "78", "130", "143"} == statuses
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

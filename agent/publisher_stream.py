@@ -1,0 +1,103 @@
+"""Readings taken from the outbox and put together into messages: one stream, or the live one and the backlog."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal
+
+from agent.model import Reading
+from agent.outbox import Outbox
+
+TURN = 1000
+"""Readings taken at once: some 5 ms of encoding, so that a backlog does not hold the loop."""
+_AUTO = 100  # readings in one message at most under batch = "auto"
+
+
+class Group(list[Reading]):
+    """Readings of one device in one message: the message's token."""
+
+    __slots__ = ()
+
+
+class BacklogGroup(Group):
+    """The same, of the backlog under ``live_first``."""
+
+    __slots__ = ()
+
+
+class Allowance:
+    """So many a second, in bursts of a tenth of that. rate: None is as many as there are."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._rate = rate
+        self._burst = max(1.0, (rate or 0.0) / 10)
+        self._left = self._burst
+        self._at: float | None = None
+
+    def most(self, wanted: int, now: float) -> int:
+        """How many of those wanted are allowed now. now: in seconds."""
+        if self._rate is None:
+            return wanted
+        if self._at is not None:
+            self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        return min(wanted, int(self._left))
+
+    def used(self, count: int) -> None:
+        self._left -= count
+
+    @property
+    def pause(self) -> float:
+        """Seconds until a burst is allowed again."""
+        return 0.0 if self._rate is None else max(0.0, (self._burst - self._left) / self._rate)
+
+
+class Stream:
+    """Groups that wait for room on the link."""
+
+    def __init__(
+        self, outbox: Outbox, batch: int | Literal["auto"], *, live: bool = False, rate: float | None = None
+    ) -> None:
+        """live: the live stream of the outbox, and not the older one; rate: readings a second at most."""
+        self.groups: deque[Group] = deque()
+        self.flying = 0
+        """Messages of the backlog that are not acknowledged, under ``live_first``."""
+        self.allowance = Allowance(rate)
+        self._outbox = outbox
+        self._batch = batch
+        self._live = live
+        self._kind = BacklogGroup if outbox.live_first and not live else Group
+
+    def fill(self, room: int, until_ns: int | None, now: float) -> int:
+        """Take from the outbox what ``room`` messages can hold, and put each device's readings together. How many.
+
+        until_ns: as ``Outbox.take``; now: in seconds.
+        """
+        outbox = self._outbox
+        # auto: while the window holds all that waits, one by one; else as many in each message as make it fit.
+        waiting = outbox.live if self._live else outbox.waiting
+        size = min(_AUTO, max(1, -(-waiting // room))) if self._batch == "auto" else self._batch
+        limit = self.allowance.most(min(room * size, TURN), now)
+        readings = outbox.take(limit, live=self._live, until_ns=until_ns)
+        self.allowance.used(len(readings))
+        if size == 1:
+            self.groups.extend(self._kind((reading,)) for reading in readings)
+            return len(readings)
+        open_groups: dict[str, Group] = {}
+        for reading in readings:
+            group = open_groups.get(reading.device)
+            if group is None or len(group) >= size:
+                group = open_groups[reading.device] = self._kind()
+                self.groups.append(group)
+            group.append(reading)
+        return len(readings)
+
+    def halve(self, group: Group) -> None:
+        """Too large for one message: in two, in its place."""
+        half = len(group) // 2
+        self.groups.extendleft((self._kind(group[half:]), self._kind(group[:half])))
+
+    def clear(self) -> None:
+        """The link is lost: the outbox gives all of it again."""
+        self.groups.clear()
+        self.flying = 0
