@@ -12,6 +12,7 @@ import orjson
 
 from agent import __version__
 from agent.clock import Clock
+from agent.clock_watch import StepWatch
 from agent.codec import OFFLINE, ONLINE, JsonCodec, Topics
 from agent.config import Config
 from agent.events import EventManager, SlowCallbackError, TimerEvent
@@ -84,6 +85,7 @@ class Agent:
         self.status = StatusReport(
             config.agent.id, self.manager, self.clock, self.link, self.outbox, self.publisher, self.supervisor
         )
+        self._clock_watch = StepWatch()
         self._exit = EX_OK
         self._stopping = False
         self._deadline = 0.0
@@ -124,6 +126,7 @@ class Agent:
             self.publisher.retain(self.topics.device_availability(device.name), OFFLINE)
         self.publisher.retain(self.topics.availability, ONLINE)
         self.outbox.start(list(self.supervisor.devices), self._outbox_open)
+        self._watch_clock()
         self.publisher.before_birth = self._report
         manager.create_timer_event(config.status.interval, self._report, name="status")
         if self.notifier.watchdog_s is not None:
@@ -140,6 +143,20 @@ class Agent:
             self.link.start()
             self.supervisor.start()
             self.publisher.retain(self.topics.info, self._info())
+
+    def _watch_clock(self) -> None:
+        self._clock_watch.start()
+        if self._clock_watch.degraded is None:
+            self.manager.create_socket_event(self._clock_watch, on_readable=self._clock_set, name="clock.set")
+        else:
+            log.warning(line("clock.unwatched", reason=self._clock_watch.degraded))
+
+    def _clock_set(self) -> None:
+        """Readings that were held for a true clock may be free now."""
+        if self._clock_watch.read():
+            basis = self.clock.basis  # looks at the clocks
+            log.info(line("clock.set", by_s=self.clock.last_step_ns / 1e9, basis=basis))
+            self.publisher.pump()
 
     def _callback_failed(self, event: Any, error: BaseException) -> None:
         """A driver's failure is its device's; any other is a defect of ours, and one line with its traceback."""
