@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agent import tally as module
+from agent.clock import Clock, ClockSettings
 from agent.codec import JsonCodec
 from agent.model import Reading
 from agent.ranges import Ranges
@@ -30,18 +31,13 @@ def payload(seq: int, **more: Any) -> bytes:
     return json.dumps({"ts": "2026-11-24T00:37:00.123456Z", "seq": seq, "fields": {"n": seq}, **more}).encode()
 
 
-class FixedClock:
-    def wall_ns(self, mono_ns: int) -> int:
-        return 1_700_000_000_000_000_000 + mono_ns
-
-    def trusted(self) -> bool:
-        return False
-
-
 @pytest.mark.parametrize("array", [False, True])
 def test_it_reads_what_the_codec_writes(array: bool) -> None:
     reading = Reading("weather", 41, 10**9, b'{"t":21.5}', resumed=True)
-    (arrival,) = parse(JsonCodec().encode([reading], FixedClock(), 2 * 10**9, array))
+    clock = Clock(
+        ClockSettings(trust="kernel"), mono_ns=lambda: 0, wall_now_ns=lambda: 17 * 10**17, synchronised=lambda: False
+    )
+    (arrival,) = parse(JsonCodec().encode([reading], clock, 2 * 10**9, array))
     ts = "2023-11-14T22:13:21.000000Z"
     assert arrival == Arrival(41, {"t": 21.5}, ts, resumed=True, unsynced=True, backfill=True)
     assert parse(payload(1)) == [Arrival(1, {"n": 1}, "2026-11-24T00:37:00.123456Z")]
