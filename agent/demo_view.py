@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from agent.demo_tally import DemoTally
-from agent.tally import compact
+from agent.demo_tally import Tally, compact
 from agent.testing.subscriber import Message
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class View(Protocol):
 class PlainView:
     """A line for each message. For pipes, files and CI."""
 
-    def __init__(self, facts: Facts, tally: DemoTally, out: TextIO) -> None:
+    def __init__(self, facts: Facts, tally: Tally, out: TextIO) -> None:
         self._facts = facts
         self._tally = tally
         self._out = out
@@ -85,7 +84,7 @@ class PlainView:
 class LiveView:
     """A table that moves. Needs rich, imported here alone."""
 
-    def __init__(self, facts: Facts, tally: DemoTally) -> None:
+    def __init__(self, facts: Facts, tally: Tally) -> None:
         from rich.console import Console
         from rich.live import Live
 

@@ -22,7 +22,7 @@ from chaos_row import Row, table
 from rows_broker import bad_manners, black_hole, broker_killed
 from rows_clock import YEAR, boot_in_1970, earlier_boot, never_synchronised, steps
 from rows_device import backlog, replug
-from rows_disk import failing, full, read_only, slow
+from rows_disk import failing, full, killed_while_failing, read_only, slow
 from rows_kill import clean_stop, kill_9
 from rows_power import power_cut
 
@@ -52,6 +52,8 @@ ROWS: dict[str, Callable[[], Row]] = {
     "disk eio": partial(failing, errno.EIO, 10),
     "disk enospc": partial(failing, errno.ENOSPC, 10),
     "disk erofs": partial(failing, errno.EROFS, 10),
+    "disk kill": partial(killed_while_failing, errno.EIO, 20, read=False),
+    "disk kill read": partial(killed_while_failing, errno.EIO, 20, read=True),
     "disk full": partial(full, 10),
     "disk full strict": partial(full, 10, durability="strict"),
     "disk ro": read_only,

@@ -10,7 +10,6 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import inf
 from typing import Any
 
 
@@ -38,20 +37,37 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
+class Break:
+    """Something that was done to the agent: begun, and done. Between the two it may still have worked."""
+
+    begun: float
+    done: float
+
+
+@dataclass(frozen=True, slots=True)
 class Breaks:
-    """What was done to the agent. kills: kill -9 and power cuts; cuts: ends of its link, which excuse no loss."""
+    """What was done to it, in order. kills: kill -9 and power cuts; cuts: ends of its link, which excuse no loss."""
 
-    kills: Sequence[float] = ()
-    cuts: Sequence[float] = ()
+    kills: Sequence[Break] = ()
+    cuts: Sequence[Break] = ()
 
-    def after(self, moment: float, *, kills_only: bool = True) -> float:
-        """The first break from that moment on; inf if there is none."""
-        found = [
-            moments[place]
-            for moments in ((self.kills,) if kills_only else (self.kills, self.cuts))
-            if (place := bisect_left(moments, moment)) < len(moments)
-        ]
-        return min(found, default=inf)
+    def kill_after(self, moment: float) -> Break | None:
+        """The first kill that was not done by then."""
+        return _after(self.kills, moment)
+
+    def any_after(self, moment: float) -> Break | None:
+        """The first break of any kind that was not done by then."""
+        found = [each for each in (_after(self.kills, moment), _after(self.cuts, moment)) if each is not None]
+        return min(found, key=lambda each: each.begun, default=None)
+
+
+def _after(breaks: Sequence[Break], moment: float) -> Break | None:
+    place = bisect_left(breaks, moment, key=lambda each: each.done)
+    return breaks[place] if place < len(breaks) else None
+
+
+ON_THE_WAY = 1.0
+"""Seconds that a message may take from the agent to the judge: it may arrive when its sender is dead already."""
 
 
 @dataclass(slots=True)
@@ -120,11 +136,11 @@ def judge(
         if (before := first.get(number)) is not None:
             verdict.duplicates += 1
             verdict.reused += before.seq != arrival.seq
-            cause = breaks.after(before.at, kills_only=False)
-            if cause > arrival.at:
+            cause = breaks.any_after(max(line.read, before.at - ON_THE_WAY))
+            if cause is None or cause.begun > arrival.at:
                 verdict.unprovoked += 1
             else:
-                verdict.oldest_duplicate = max(verdict.oldest_duplicate, cause - before.at)
+                verdict.oldest_duplicate = max(verdict.oldest_duplicate, cause.begun - before.at)
             continue
         first[number] = arrival
         if arrival.backfill:  # a stream of its own under live_first
@@ -152,10 +168,10 @@ def _losses(
         verdict.read += 1
         if line.number in first:
             continue
-        age = breaks.after(line.read) - line.read
-        if age == inf:
+        if (kill := breaks.kill_after(line.read)) is None:
             verdict.lost += 1
             continue
+        age = kill.begun - line.read
         verdict.oldest_loss = max(verdict.oldest_loss, age)
         if age <= bound:
             verdict.young += 1

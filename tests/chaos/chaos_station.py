@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any, Self
 
 from chaos_device import Device
-from chaos_judge import Arrival, Breaks, Verdict, judge
+from chaos_judge import Arrival, Break, Breaks, Verdict, judge
 from chaos_shims import Reads, merged
 from relay import Relay
 
@@ -112,8 +112,8 @@ class Station:
         self.relay = stage.relay() if url is None else None
         self.state = state or stage.folder / f"{name}-state"
         self.state.mkdir(exist_ok=True)
-        self.kills: list[float] = []
-        self.cuts: list[float] = []
+        self.kills: list[Break] = []
+        self.cuts: list[Break] = []
         self.child: common.Child | None = None
         self.tables: dict[str, Any] = {
             "agent": {"id": name, **tables.pop("agent", {})},
@@ -172,20 +172,22 @@ class Station:
     def kill(self) -> None:
         """kill -9."""
         assert self.child is not None
-        self.kills.append(time.monotonic())
+        begun = time.monotonic()
         self.child.process.kill()
-        self._ended(-signal.SIGKILL)
+        self.wait(-signal.SIGKILL)
+        self.kills.append(Break(begun, time.monotonic()))
 
-    def terminate(self, timeout: float = PATIENCE) -> None:
+    def terminate(self) -> None:
         """A clean stop, which has to be one."""
         assert self.child is not None
         self.child.process.terminate()
-        self._ended(0, timeout)
+        self.wait(0)
 
-    def _ended(self, wanted: int, timeout: float = PATIENCE) -> None:
+    def wait(self, status: int) -> None:
+        """Wait for its end. Raises AssertionError if that is not with this status."""
         assert self.child is not None
-        status = self.child.process.wait(timeout)
-        assert status == wanted, f"{self.name} ended with status {status}\n{self.child.tail()}"
+        found = self.child.process.wait(PATIENCE)
+        assert found == status, f"{self.name} ended with status {found}\n{self.child.tail()}"
         self.stage.children.remove(self.child)
         self.child = None
         for device in self.devices.values():
@@ -194,8 +196,14 @@ class Station:
     def cut(self) -> None:
         """Take the broker away from it."""
         assert self.relay is not None
-        self.cuts.append(time.monotonic())
+        begun = time.monotonic()
         self.relay.cut()
+        self.cuts.append(Break(begun, time.monotonic()))
+
+    def broken(self) -> None:
+        """Note that its link breaks now, by other hands."""
+        now = time.monotonic()
+        self.cuts.append(Break(now, now))
 
     def mend(self) -> None:
         assert self.relay is not None
@@ -227,7 +235,7 @@ class Station:
     def verdict(self, *, bound: float = 0.0, times: bool = True) -> Verdict:
         """The judge's, of all devices. times: judge ``ts`` too, by the true clock."""
         offset = time.time() - time.monotonic() if times else None
-        breaks = Breaks(sorted(self.kills), sorted(self.cuts))
+        breaks = Breaks(self.kills, self.cuts)
         verdict = Verdict()
         for name, device in self.devices.items():
             verdict += judge(

@@ -29,7 +29,7 @@ def broker_killed(times: int, *, up: float, down: float, durability: str = "spil
         device.run(1.0, RATE)
         for _ in range(times):
             _subscribed(stage)
-            station.cuts.append(time.monotonic())
+            station.broken()
             stage.broker.kill()
             device.run(down, RATE)
             stage.broker.start()
@@ -42,7 +42,7 @@ def broker_killed(times: int, *, up: float, down: float, durability: str = "spil
 
 def bad_manners(manner: Manner, times: int, *, durability: str = "spill") -> Row:
     """A broker with that manner for a while, then an honest one. times: of what it does wrong, at least."""
-    with Stage() as stage, Meddler(stage.broker.port, lambda: station.cuts.append(time.monotonic())) as meddler:
+    with Stage() as stage, Meddler(stage.broker.port, lambda: station.broken()) as meddler:
         station = Station(
             stage,
             "s",
@@ -100,7 +100,7 @@ def black_hole(times: int, *, keepalive: int, busy: bool, long: bool) -> Row:
         station.open()
         station.settle()
         for _ in range(times):
-            station.cuts.append(time.monotonic())
+            station.broken()
             network.drop()
             begin = time.monotonic()
             while network.connected(stage.broker.port):

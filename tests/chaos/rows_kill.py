@@ -100,7 +100,7 @@ def clean_stop(durability: str, rounds: int, *, seed: int, outages: bool = False
                 common.sleep_until(begin + turn / RATE)
                 station.device.line()
                 turn += 1
-            station.terminate()
+            station.wait(0)
             station.mend()
         station.start()
         station.open()

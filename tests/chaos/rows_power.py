@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,9 +34,12 @@ class Images:
     """Lines that were read in time, and are neither in the file nor delivered."""
 
 
-def kept_in(directory: Path) -> set[int]:
+def kept_in(image: dict[str, bytes], aside: Path) -> set[int]:
     """Numbers of the lines whose readings an outbox holds. Raises sqlite3.Error if the file does not open."""
-    store = Store(directory / "outbox.db")
+    if "outbox.db" not in image:
+        return set()
+    write(image, aside)  # opening it changes it
+    store = Store(aside / "outbox.db")
     store.open(Boot("another", 0, False))
     try:
         return {orjson.loads(reading.body)["n"] for reading in store.fetch(0, EVERYTHING, 1_000_000)}
@@ -44,27 +48,33 @@ def kept_in(directory: Path) -> set[int]:
 
 
 def _look_at(
-    station: Station, before: dict[str, bytes], changes: list[Change], count: int, bound: float, rng: random.Random
+    station: Station,
+    before: dict[str, bytes],
+    begun: float,
+    changes: list[Change],
+    count: int,
+    bound: float,
+    rng: random.Random,
 ) -> Images:
-    """Cut the power at ``count`` earlier moments too, and look what the files hold."""
+    """Cut the power at ``count`` earlier moments of this start too, and look what the files hold.
+
+    before, begun: what they held at its start, and when that was.
+    """
     found = Images()
-    moments = sorted(rng.sample(range(len(changes)), min(count, len(changes))))
-    replay = Replay(before)
     aside = station.stage.folder / f"{station.name}-image"
-    lines = station.device.lines()
+    held = kept_in(before, aside)
+    lines = [line for line in station.device.lines() if line.read is not None and line.read >= begun]
     arrivals = [(arrival.number, arrival.at) for arrival in station.arrivals()]
+    replay = Replay(before)
     place = 0
-    for moment in moments:
+    for moment in sorted(rng.sample(range(len(changes)), min(count, len(changes)))):
         while place <= moment:
             replay.apply(changes[place])
             place += 1
         cut = changes[moment].at
-        image = replay.image(rng.choice(FATES), rng)
-        due = {line.number for line in lines if line.read is not None and line.read <= cut - bound}
+        due = held | {line.number for line in lines if line.read is not None and line.read <= cut - bound}
         due -= {number for number, at in arrivals if at <= cut + SEEN}
-        if "outbox.db" in image:
-            write(image, aside)
-            due -= kept_in(aside)
+        due -= kept_in(replay.image(rng.choice(FATES), rng), aside)
         found.opened += 1
         found.missing += len(due)
     shutil.rmtree(aside, ignore_errors=True)
@@ -79,7 +89,7 @@ def _cut_at_random(
     assert disk.journal is not None
     away = False
     for _ in range(rounds):
-        before = files_in(station.state)
+        before, begun = files_in(station.state), time.monotonic()
         disk.journal.unlink(missing_ok=True)
         station.start()
         station.open()
@@ -93,7 +103,7 @@ def _cut_at_random(
         replay = Replay(before)
         for change in changes:
             replay.apply(change)
-        looked = _look_at(station, before, changes, images, bound, rng)
+        looked = _look_at(station, before, begun, changes, images, bound, rng)
         found.opened += looked.opened
         found.missing += looked.missing
         write(replay.image(rng.choice(FATES), rng), station.state)

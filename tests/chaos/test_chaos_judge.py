@@ -6,12 +6,18 @@ from dataclasses import replace
 from math import inf
 
 import pytest
-from chaos_judge import Arrival, Breaks, Line, Verdict, judge
+from chaos_judge import Arrival, Break, Breaks, Line, Verdict, judge
 from chaos_row import Row, table
 
 pytestmark = pytest.mark.bare
 
 LINES = [Line(number, float(number), number + 0.001) for number in range(10)]
+
+
+def at(*moments: float) -> list[Break]:
+    return [Break(moment, moment) for moment in moments]
+
+
 WELL = [Arrival(number, number + 1, number + 0.002, number + 1000.001) for number in range(10)]
 
 
@@ -34,13 +40,13 @@ def test_a_loss_is_one_unless_a_kill_followed_within_the_bound() -> None:
     arrivals = [*WELL[:5], *(replace(arrival, resumed=arrival.number == 6) for arrival in WELL[6:])]
     assert judge(LINES, arrivals).lost == 1
     for kill, young in ((5.0, 0), (5.011, 1), (5.1, 0)):
-        verdict = judge(LINES, arrivals, Breaks(kills=[kill]), bound=0.02)
+        verdict = judge(LINES, arrivals, Breaks(kills=at(kill)), bound=0.02)
         assert (verdict.young, verdict.lost) == (young, 1 - young)
-    assert judge(LINES, arrivals, Breaks(kills=[5.101]), bound=0.02).oldest_loss == pytest.approx(0.1)
+    assert judge(LINES, arrivals, Breaks(kills=at(5.101)), bound=0.02).oldest_loss == pytest.approx(0.1)
 
 
 def test_a_cut_of_the_link_excuses_no_loss() -> None:
-    assert judge(LINES, WELL[:-1], Breaks(cuts=[9.005]), bound=inf).lost == 1
+    assert judge(LINES, WELL[:-1], Breaks(cuts=at(9.005)), bound=inf).lost == 1
 
 
 def test_a_gap_has_to_be_marked() -> None:
@@ -59,15 +65,25 @@ def test_a_duplicate_needs_a_break_between_its_arrivals() -> None:
     again = replace(WELL[9], at=10.5)
     verdict = judge(LINES, [*WELL, again])
     assert (verdict.duplicates, verdict.unprovoked, verdict.disordered) == (1, 1, 0)
-    verdict = judge(LINES, [*WELL, again], Breaks(cuts=[10.0]))
+    verdict = judge(LINES, [*WELL, again], Breaks(cuts=at(10.0)))
     assert (verdict.duplicates, verdict.unprovoked) == (1, 0)
     assert verdict.oldest_duplicate == pytest.approx(10.0 - 9.002)
-    assert judge(LINES, [*WELL, again], Breaks(kills=[9.0, 11.0])).unprovoked == 1
+    assert judge(LINES, [*WELL, again], Breaks(kills=at(9.0, 11.0))).unprovoked == 1
+
+
+def test_a_reading_may_arrive_when_its_sender_is_dead() -> None:
+    late = replace(WELL[9], at=9.5)
+    assert judge(LINES, [*WELL[:9], late, replace(late, at=11.0)], Breaks(kills=at(9.3))).unprovoked == 0
+
+
+def test_what_was_read_while_the_kill_was_on_its_way_is_lost_by_that_kill() -> None:
+    verdict = judge(LINES, WELL[:9], Breaks(kills=[Break(9.0, 9.1)]), bound=0.02)
+    assert (verdict.young, verdict.lost) == (1, 0)
 
 
 def test_a_seq_belongs_to_one_reading_and_a_reading_has_one() -> None:
     assert judge(LINES, [*WELL[:9], replace(WELL[9], seq=3)]).reused == 1
-    assert judge(LINES, [*WELL, replace(WELL[9], seq=11, at=10.5)], Breaks(cuts=[10.0])).reused == 1
+    assert judge(LINES, [*WELL, replace(WELL[9], seq=11, at=10.5)], Breaks(cuts=at(10.0))).reused == 1
 
 
 def test_what_is_in_a_reading_is_what_the_line_said() -> None:

@@ -18,10 +18,10 @@ SOURCES = sorted([*(ROOT / "agent").rglob("*.py"), *(ROOT / "drivers").rglob("*.
 
 LAYERS = [
     ["events"],
-    ["errors", "quantity", "logline", "ranges"],
+    ["errors", "quantity", "logline"],
     ["model"],
     ["clock"],
-    ["framing", "codec", "fields", "tally"],
+    ["framing", "codec", "fields"],
     ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine"],
     ["driver"],
     ["registry", "config"],
