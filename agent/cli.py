@@ -10,85 +10,34 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
 from agent import __version__
-from agent.config_files import DEFAULT_FILE, DROP_INS
+from agent.cli_broker import EX_UNAVAILABLE, broker_options
+from agent.cli_config import EX_CONFIG, config_option, load_config
 
-if TYPE_CHECKING:
-    from agent.config import Config
-    from agent.errors import ConfigError
-
+EX_NOINPUT = 66
 EX_SOFTWARE = 70
 EX_TEMPFAIL = 75
-EX_CONFIG = 78
 STATUSES = {
-    0: "done; for `run`: stopped as it was told to",
+    0: "done; for `run`: stopped as it was told to; for `verify`: proved",
+    1: "`verify`: a reading is lost or out of order; `demo`: it could not go on",
     2: "the command line is wrong",
+    EX_NOINPUT: "`verify`: no reading arrived",
+    EX_UNAVAILABLE: "the broker cannot be reached, or refuses us",
     EX_SOFTWARE: 'a callback hung, or was slow under on_slow = "stop"; or a defect of ours, with its traceback',
     EX_TEMPFAIL: "another agent has the outbox; the log says which process",
     EX_CONFIG: "the configuration is wrong, or a driver cannot be loaded; all that is wrong is listed",
 }
 """Exit statuses (sysexits.h), which systemd's unit tells apart. A second stop signal adds one: 128 + its number."""
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class ConfigFailure(click.ClickException):
-    """Ends a command with status 78 and all that is wrong, on stderr."""
-
-    exit_code = EX_CONFIG
-
-    def __init__(self, error: ConfigError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        from agent.config import problems_text
-
-        count = len(self.error.problems)
-        click.echo(
-            f"outstation: {count} problem{'s' * (count > 1)} in the configuration\n", file=file, err=file is None
-        )
-        for line in problems_text(self.error):
-            click.echo(line, file=file, err=file is None)
-
 
 class DriverFailure(click.ClickException):
     """Ends a command with status 78: the driver that was asked for is broken."""
 
     exit_code = EX_CONFIG
-
-
-def config_option(command: Command) -> Command:
-    """``-c FILE``. Whether the file is there is for the loader to say: its answer has a remedy."""
-    return click.option(
-        "-c",
-        "--config",
-        "file",
-        metavar="FILE",
-        default=DEFAULT_FILE,
-        show_default=True,
-        envvar="OUTSTATION_CONFIG",
-        show_envvar=True,
-        help=f"The configuration; the drop-ins {DROP_INS}/*.toml beside it belong to it.",
-    )(command)
-
-
-def _load(file: str) -> Config:
-    from agent.config import load
-    from agent.errors import ConfigError
-    from agent.registry import discover
-
-    if not file:
-        raise click.BadParameter("the name of the file is empty", param_hint="--config")
-    try:
-        return load(file, discover())
-    except ConfigError as error:
-        raise ConfigFailure(error) from None
 
 
 @click.group(
@@ -105,6 +54,7 @@ def cli() -> None:
       outstation drivers lines            what a device with that driver may say
       outstation check -c my.toml         validate; show what would be read and published
       outstation run -c my.toml           run in the foreground until SIGTERM or Ctrl-C
+      outstation verify -c my.toml        prove at the broker that nothing is lost
     """
 
 
@@ -130,7 +80,7 @@ def run(file: str, log_level: str) -> None:
     """
     gc.disable()  # starting makes many objects and no garbage: a tenth of the time until the first reading
     try:
-        config = _load(file)
+        config = load_config(file)
 
         from agent import app, log
     finally:
@@ -153,7 +103,7 @@ def check(file: str) -> None:
       outstation check
       outstation check -c my.toml && systemctl restart outstation
     """
-    config = _load(file)
+    config = load_config(file)
 
     from agent.cli_text import report
 
@@ -235,6 +185,50 @@ def demo(broker: str | None, seconds: float | None, plain: bool) -> None:
     from agent import demo as show
 
     sys.exit(show.main(broker=broker, seconds=seconds, plain=plain))
+
+
+@cli.command(short_help="Prove that no reading is lost: a subscriber that counts.")
+@click.option(
+    "--url", metavar="URL", help="The broker: mqtt://, mqtts://, ws://, wss://. Default: the configuration's."
+)
+@broker_options
+@config_option
+@click.option("--agent", metavar="ID", help="This agent alone. Default: all, or with a configuration its own.")
+@click.option("--base", metavar="TOPIC", help="Topic before the agent's id. Default: outstation.")
+@click.option("--client-id", metavar="NAME", help="Have the broker keep a session under this name, and queue for it.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="N", help="End after so long. Default: at Ctrl-C."
+)
+@click.option("--every", metavar="TIME", default="10s", show_default=True, help="Between two lines of totals.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object at the end, for scripts.")
+@click.option("--plain", is_flag=True, help="Plain lines instead of a live table; the default without a terminal.")
+def verify(file: str, **options: Any) -> None:
+    """Prove that no reading is lost: listen at the broker, and judge by the numbers of the readings alone.
+
+    For each device of each agent: how many arrived, how many are missing now (gaps in "seq"), came twice, or out of
+    order. It begins anywhere: the first number that it sees of a device is the beginning. Without --url, broker and
+    agent are those of the configuration.
+
+    What is missing may still come, from an agent that sends its backlog beside live readings; what is missing at the
+    end counts as lost. Gaps prove nothing before a reading marked "resumed", and while nobody listened: they are
+    counted apart. With --client-id the broker queues while the connection is away; a name must not be in use twice.
+
+    \b
+    Exit status:
+      0   nothing lost, nothing out of order; duplicates are allowed
+      1   something lost or out of order, or a number given twice
+      66  no reading arrived: nothing is proved
+      69  the broker cannot be reached, refuses us, or is away at the end
+
+    \b
+    Examples:
+      outstation verify
+      outstation verify --url mqtt://192.168.1.2 --agent greenhouse-1
+      outstation verify --url mqtts://broker.example --client-id verify-1 --seconds 3600 --json
+    """
+    from agent.cli_verify_options import start
+
+    sys.exit(start(file, **options))
 
 
 def main() -> None:

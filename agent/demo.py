@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from agent.demo_devices import Meter, Simulation, Source, Weather
-from agent.demo_tally import Tally
+from agent.demo_tally import DemoTally
 from agent.demo_view import Facts, Keys, LiveView, PlainView, View
 from agent.events import EventManager, TimerEvent
 from agent.testing import children
@@ -97,7 +97,7 @@ class Demo:
         self._simulations: list[Simulation] = []
         self._agent: subprocess.Popen[bytes] | None = None
         self._subscriber: Subscriber | None = None
-        self._tally = Tally("", ())
+        self._tally = DemoTally("", ())
         self._view: View
         self._keys = Keys(self._key)
         self._shown = False
@@ -136,7 +136,7 @@ class Demo:
         url, described = self._broker()
         agent = "demo" if self._given is None else f"demo-{secrets.token_hex(2)}"  # others may share that broker
         self._topic = f"outstation/{agent}"
-        self._tally = Tally(self._topic, ("weather", "meter", "host"))
+        self._tally = DemoTally(self._topic, ("weather", "meter", "host"))
         self._config = self._home / "outstation.toml"
         self._config.write_text(self._configuration(agent, url))
         facts = Facts(described, agent, _watch_command(url, self._topic), str(self._config))

@@ -1,50 +1,27 @@
-"""What the demo's subscriber got: readings by device, and what is missing or came twice, judged by ``seq`` alone."""
+"""What the demo's subscriber got: readings by device, and the states and faults that the agent tells of."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from agent.tally import DeviceTally, parse
 from agent.testing.subscriber import Message
 
 
 @dataclass(slots=True)
-class DeviceTally:
-    """One device as seen from the broker."""
+class DemoDevice(DeviceTally):
+    """A device of the demo: its numbers, and what its agent says of it."""
 
     state: str = "?"
-    received: int = 0
-    duplicates: int = 0
     faults: int = 0
-    last: int | None = None
-    fields: dict[str, Any] = field(default_factory=dict)
-    missing: set[int] = field(default_factory=set)
-    """Numbers between the first and the last that have not arrived: only these are remembered."""
-
-    @property
-    def lost(self) -> int:
-        return len(self.missing)
-
-    def count(self, seq: int, fields: dict[str, Any]) -> None:
-        """One reading arrived."""
-        if self.last is None or seq > self.last:
-            self.missing.update(range(seq if self.last is None else self.last + 1, seq))
-            self.last = seq
-            self.fields = fields
-        elif seq in self.missing:
-            self.missing.remove(seq)
-        else:
-            self.duplicates += 1
-            return
-        self.received += 1
 
 
-class Tally:
+class DemoTally:
     """All that arrived below ``<base>/<agent>``."""
 
     def __init__(self, topic: str, devices: tuple[str, ...]) -> None:
-        self.devices = {name: DeviceTally() for name in devices}
+        self.devices = {name: DemoDevice() for name in devices}
         self.agent_state = "?"
         self.last_fault = ""
         self.topics: set[str] = set()
@@ -71,9 +48,8 @@ class Tally:
             case [device, "availability"] if device in self.devices:
                 self.devices[device].state = message.payload.decode(errors="replace")
             case [device, "telemetry"] if device in self.devices:
-                payload = message.json()
-                for reading in payload if isinstance(payload, list) else [payload]:
-                    self.devices[device].count(reading["seq"], reading["fields"])
+                for arrival in parse(message.payload):
+                    self.devices[device].count(arrival, at=message.at)
 
     def _status(self, report: dict[str, Any]) -> None:
         for name, device in report["devices"].items():
@@ -94,10 +70,3 @@ class Tally:
         duplicates, faults = sum(d.duplicates for d in tallies), sum(d.faults for d in tallies)
         by_device = ", ".join(f"{name} {tally.received}" for name, tally in self.devices.items())
         return f"received {received} readings ({by_device}); lost {lost}, duplicates {duplicates}; faults {faults}"
-
-
-def compact(fields: dict[str, Any]) -> str:
-    """Fields for people: ``temperature 21.5, humidity 44.1``."""
-    return ", ".join(
-        f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items()
-    )

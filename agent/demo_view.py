@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from agent.demo_tally import Tally, compact
+from agent.demo_tally import DemoTally
+from agent.tally import compact
 from agent.testing.subscriber import Message
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class View(Protocol):
 class PlainView:
     """A line for each message. For pipes, files and CI."""
 
-    def __init__(self, facts: Facts, tally: Tally, out: TextIO) -> None:
+    def __init__(self, facts: Facts, tally: DemoTally, out: TextIO) -> None:
         self._facts = facts
         self._tally = tally
         self._out = out
@@ -84,7 +85,7 @@ class PlainView:
 class LiveView:
     """A table that moves. Needs rich, imported here alone."""
 
-    def __init__(self, facts: Facts, tally: Tally) -> None:
+    def __init__(self, facts: Facts, tally: DemoTally) -> None:
         from rich.console import Console
         from rich.live import Live
 

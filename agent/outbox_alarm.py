@@ -8,6 +8,10 @@ from agent.events import EventManager, TimerEvent
 
 NEVER = float("inf")
 
+EARLY = 0.05
+"""Seconds by which a timer may ring too early: moved for each reading it would cost more than it saves, and never moved
+a board with ten slow devices would be woken seven times a second for nothing."""
+
 
 class Alarm:
     """Calls ``fn`` once at the time it is set to, or before: who is called looks what is due, and sets it again."""
@@ -23,8 +27,8 @@ class Alarm:
     def set(self, due: float) -> None:
         """Ring at ``due``; NEVER: not at all."""
         now = self._manager.now()
-        if due == self.at or now < self.at < due < NEVER:
-            return  # an early one costs less than moving the timer for each reading
+        if self.at <= due <= self.at + EARLY and self.at > now:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

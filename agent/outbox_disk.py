@@ -131,7 +131,7 @@ class Disk:
     def keep(self, readings: Sequence[Reading]) -> None:
         """These are new."""
         self._pending.keep(readings)
-        if self._strict or self._alarm.at == NEVER:
+        if self._strict or self._alarm.at == NEVER or self._pending.crowded(self._owner.connected):
             self._next()
 
     def forget(self, reading: Reading) -> None:
@@ -203,7 +203,7 @@ class Disk:
             or self.numbering.short
             or self._thinning
             or (self._strict and pending.unwritten)
-            or pending.due(now, self._clock.mono_ns()) <= now
+            or pending.due(now, self._clock.mono_ns(), self._owner.connected) <= now
         )
 
     def _fill(self, job: Job, now: float, stopping: bool, reading: bool) -> None:
@@ -373,7 +373,7 @@ class Disk:
             return NEVER if self.health.trouble else self._job_since + STUCK
         if self.health.trouble or not self._open:
             return self.health.retry_at
-        return self._pending.due(now, self._clock.mono_ns())
+        return self._pending.due(now, self._clock.mono_ns(), self._owner.connected)
 
     def _ring(self) -> None:
         now = self._manager.now()

@@ -404,7 +404,6 @@ class Stage:
         """`outstation run` with these devices; tables: further tables of the configuration, as mqtt={"qos": 0}."""
         tables = {"agent": {"id": agent}, **tables}
         tables["mqtt"] = {"urls": [self.broker.url], **tables.get("mqtt", {})}
-        tables["outbox"] = {"durability": "memory", **tables.get("outbox", {})}
         text = ""
         for table, options in tables.items():
             text += f"[{table}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in options.items())

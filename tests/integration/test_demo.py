@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from started import Started
 
 from agent.testing import Broker, Subscriber
 
@@ -44,57 +41,8 @@ def demo(home: Path, *args: str, timeout: float = 40.0) -> subprocess.CompletedP
     )
 
 
-class Started:
-    """A demo under way, its output read as it comes."""
-
-    def __init__(self, home: Path, *args: str, terminal: bool = False) -> None:
-        if terminal:
-            self.fd, out = os.openpty()
-            fcntl.ioctl(out, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
-            self.settings = termios.tcgetattr(out)
-        else:
-            self.fd, out = os.pipe()
-        self.process = subprocess.Popen(
-            [*COMMAND, *args],
-            env=environment(home, TERM="xterm", COLUMNS="80"),
-            stdin=out if terminal else subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            cwd=ROOT,
-            # A session of its own, whose terminal this is: Ctrl-C then is what it is to a person.
-            preexec_fn=(lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0))) if terminal else None,
-        )
-        self.slave = out if terminal else -1
-        if not terminal:
-            os.close(out)
-        self.output = ""
-
-    def wait_for(self, condition: Callable[[str], object], timeout: float = 30.0) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition(self.output):
-            left = deadline - time.monotonic()
-            assert left > 0, f"not shown in time; it showed:\n{self.output}"
-            if select.select([self.fd], [], [], left)[0]:
-                data = os.read(self.fd, 65536)
-                assert data, f"it ended; it showed:\n{self.output}"
-                self.output += data.decode()
-
-    def end(self, timeout: float = 20.0) -> int:
-        """Read to the end: its exit status."""
-        if self.slave >= 0:
-            os.close(self.slave)
-        deadline = time.monotonic() + timeout
-        while True:
-            assert select.select([self.fd], [], [], max(0.0, deadline - time.monotonic()))[0], self.output
-            try:
-                data = os.read(self.fd, 65536)
-            except OSError:  # EIO: the terminal's last user has gone
-                break
-            if not data:
-                break
-            self.output += data.decode()
-        os.close(self.fd)
-        return self.process.wait(timeout)
+def started(home: Path, *args: str, terminal: bool = False) -> Started:
+    return Started([*COMMAND, *args], environment(home, TERM="xterm", COLUMNS="80"), terminal=terminal)
 
 
 def shows_all_devices(output: str) -> bool:
@@ -119,27 +67,27 @@ def test_piped_it_writes_a_line_for_each_message_and_ends_in_time(home: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_of_it_cleanly(home: Path, number: int) -> None:
-    started = Started(home, "--plain")
-    started.wait_for(shows_all_devices)
-    family = psutil.Process(started.process.pid).children(recursive=True)
+    show = started(home, "--plain")
+    show.wait_for(shows_all_devices)
+    family = psutil.Process(show.process.pid).children(recursive=True)
     assert len(family) == 2  # the broker and the agent
-    started.process.send_signal(number)
-    assert started.end() == 0, started.output
-    assert SUMMARY.match(started.output.splitlines()[-1])
-    assert "agent.stopped unsent=0" in started.output
+    show.process.send_signal(number)
+    assert show.end() == 0, show.output
+    assert SUMMARY.match(show.output.splitlines()[-1])
+    assert "agent.stopped unsent=0" in show.output
     assert not [child for child in family if child.is_running()]
 
 
 def test_on_a_terminal_it_is_a_table_of_80_columns_until_ctrl_c(home: Path) -> None:
-    started = Started(home, terminal=True)
-    started.wait_for(lambda output: re.search(r"weather #\d+ +temperature", output) and "host #1" in output)
-    os.write(started.fd, b"c")
-    started.wait_for(lambda output: "[device.channels.temperature]" in output)
-    os.write(started.fd, b"\x03")
-    started.wait_for(SUMMARY.search)
-    assert termios.tcgetattr(started.slave) == started.settings  # as it was: echo and line editing
-    assert started.end() == 0
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", started.output)
+    show = started(home, terminal=True)
+    show.wait_for(lambda output: re.search(r"weather #\d+ +temperature", output) and "host #1" in output)
+    os.write(show.fd, b"c")
+    show.wait_for(lambda output: "[device.channels.temperature]" in output)
+    os.write(show.fd, b"\x03")
+    show.wait_for(SUMMARY.search)
+    assert termios.tcgetattr(show.slave) == show.settings  # as it was: echo and line editing
+    assert show.end() == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", show.output)
     for word in ("device", "state", "readings", "lost", "dup", "faults", "mosquitto_sub -h 127.0.0.1"):
         assert word in plain
     drawn = re.split(r"[\r\n]+", plain[: plain.index("received ")])
@@ -148,10 +96,10 @@ def test_on_a_terminal_it_is_a_table_of_80_columns_until_ctrl_c(home: Path) -> N
 
 
 def test_whoever_stops_reading_ends_it(home: Path) -> None:
-    started = Started(home, "--plain")
-    started.wait_for(lambda output: "telemetry" in output)
-    os.close(started.fd)
-    assert started.process.wait(30) == 0
+    show = started(home, "--plain")
+    show.wait_for(lambda output: "telemetry" in output)
+    os.close(show.fd)
+    assert show.process.wait(30) == 0
 
 
 def test_a_broker_of_yours_is_used_and_left_clean(home: Path) -> None:
@@ -186,20 +134,20 @@ def test_a_broker_that_cannot_be_reached_is_told_in_one_line(home: Path, broker:
 
 
 def test_an_agent_that_ends_is_told_with_what_it_logged(home: Path) -> None:
-    started = Started(home, "--plain")
-    started.wait_for(shows_all_devices)
-    (agent,) = (p for p in psutil.Process(started.process.pid).children() if "run" in p.cmdline())
+    show = started(home, "--plain")
+    show.wait_for(shows_all_devices)
+    (agent,) = (p for p in psutil.Process(show.process.pid).children() if "run" in p.cmdline())
     agent.kill()
-    assert started.end() == 1
-    assert "outstation demo: the agent ended with status -9; it logged:" in started.output
-    assert "Traceback" not in started.output
+    assert show.end() == 1
+    assert "outstation demo: the agent ended with status -9; it logged:" in show.output
+    assert "Traceback" not in show.output
 
 
 def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
-    started = Started(tmp_path, "--plain")
-    started.wait_for(shows_all_devices)
-    family = psutil.Process(started.process.pid).children(recursive=True)
-    started.process.kill()
-    started.end()
+    show = started(tmp_path, "--plain")
+    show.wait_for(shows_all_devices)
+    family = psutil.Process(show.process.pid).children(recursive=True)
+    show.process.kill()
+    show.end()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive

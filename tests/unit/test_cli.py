@@ -6,11 +6,14 @@ import gc
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from pydantic import BaseModel
@@ -241,15 +244,34 @@ def test_the_schema_knows_every_driver() -> None:
     assert lines["additionalProperties"] is False
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in sorted(cli.commands))])
-def test_every_help_has_an_example_that_the_command_takes(command: list[str]) -> None:
+def all_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, command in sorted(group.commands.items()):
+        yield from all_commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
+
+
+def takes(arguments: list[str]) -> None:
+    """Parse a command line and run nothing. Raises UsageError."""
+    context = click.Context(cli, info_name="outstation", **cli.context_settings)
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        name, found, arguments = command.resolve_command(context, arguments)
+        assert name is not None
+        assert found is not None
+        command = found
+        # Without a parent click would remember a help option that knows no -h.
+        context = command.make_context(name, arguments, parent=context)
+        arguments = [*context._protected_args, *context.args]
+
+
+@pytest.mark.parametrize("command", list(all_commands(cli)), ids=" ".join)
+def test_every_help_has_an_example_that_the_command_takes(command: tuple[str, ...]) -> None:
     text = outstation(*command, "--help").stdout
     assert outstation(*command, "-h").stdout == text
-    examples = re.findall(r"^ +(?:[A-Z_]+=\S+ )?outstation (\w+)(.*?)(?:   .*|&&.*|>.*)?$", text, re.MULTILINE)
+    examples = re.findall(r"^ +(?:[A-Z_]+=\S+ )?outstation (\w.*?)(?:   .*|&&.*|>.*|\|.*)?$", text, re.MULTILINE)
     assert examples
-    for name, rest in examples:
-        arguments = rest.split()
-        cli.commands[name].make_context(name, arguments)  # raises UsageError if the example is none
+    for example in examples:
+        takes(shlex.split(example))  # raises UsageError if the example is none
 
 
 def test_every_status_is_in_the_help() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from agent import demo
 from agent.demo_devices import CORRUPT_EVERY, Meter, Simulation, Weather
-from agent.demo_tally import Tally
+from agent.demo_tally import DemoTally
 from agent.ports import SerialSettings, open_serial
 from agent.testing import ManualClock, Message
 
@@ -23,7 +23,7 @@ def telemetry(device: str, *seqs: int) -> Message:
 
 
 def test_gaps_and_repeats_are_told_apart() -> None:
-    tally = Tally("outstation/demo", ("weather", "meter"))
+    tally = DemoTally("outstation/demo", ("weather", "meter"))
     for message in (
         telemetry("weather", 7),
         telemetry("weather", 8, 9),
@@ -42,7 +42,7 @@ def test_gaps_and_repeats_are_told_apart() -> None:
 
 
 def test_states_and_faults_come_from_what_the_agent_publishes() -> None:
-    tally = Tally("outstation/demo", ("weather",))
+    tally = DemoTally("outstation/demo", ("weather",))
 
     def say(topic: str, payload: bytes) -> None:
         tally.add(Message(f"outstation/demo/{topic}", payload, 1, False, 0.0))

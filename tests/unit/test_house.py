@@ -18,10 +18,10 @@ SOURCES = sorted([*(ROOT / "agent").rglob("*.py"), *(ROOT / "drivers").rglob("*.
 
 LAYERS = [
     ["events"],
-    ["errors", "quantity", "logline"],
+    ["errors", "quantity", "logline", "ranges"],
     ["model"],
     ["clock"],
-    ["framing", "codec", "fields"],
+    ["framing", "codec", "fields", "tally"],
     ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine"],
     ["driver"],
     ["registry", "config"],

@@ -20,6 +20,7 @@ from agent.events import EventManager
 from agent.model import Reading
 from agent.outbox import Outbox
 from agent.outbox_lane import KEEP
+from agent.outbox_pending import CROWD, GROUP_MOST
 from agent.outbox_seq import FIRST_RANGE
 from agent.outbox_settings import OutboxSettings
 from agent.outbox_store import Boot, Store
@@ -166,6 +167,22 @@ def test_spill_without_a_link_writes_all_when_the_oldest_is_due(path: Path) -> N
     process = Process(path, spill_after="200ms").start()
     process.put(5)
     process.until(lambda: len(rows(path)) == 5)
+    process.crash()
+
+
+def test_without_a_link_a_flood_does_not_wait_in_memory(path: Path) -> None:
+    process = Process(path, spill_after="1h").start()
+    process.put(CROWD)
+    process.idle()
+    assert rows(path) == []
+    process.put(1)
+    process.until(lambda: len(rows(path)) >= GROUP_MOST)
+    process.outbox.link_up()
+    process.idle()
+    before = len(rows(path))
+    process.put(CROWD + 1)
+    process.idle()
+    assert len(rows(path)) == before  # acknowledgements may come in time
     process.crash()
 
 

@@ -311,8 +311,10 @@ def test_without_a_thread_the_bare_pty_knows_when_the_program_is_ready() -> None
         port = connect(line)
         line.read()
         assert line.ready
-        assert line.write(b"x" * 100_000) < 100_000
-        assert line.write(b"x") == 0  # full: nothing is lost, nothing waits
+        written = 0
+        while taken := line.write(b"x" * 100_000):  # the kernel may still be making room behind it
+            written += taken
+            assert written < 1_000_000, "full: nothing is lost, nothing waits"
         port.close()
         line.read()
         assert not line.ready
