@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from agent import __version__
-from agent.clock import Clock
+from agent.clock import Clock, Kernel
 from agent.clock_watch import StepWatch
 from agent.codec import OFFLINE, ONLINE, JsonCodec, Topics
 from agent.config import Config
@@ -102,6 +102,7 @@ class Agent:
             except SlowCallbackError as error:
                 log.critical(line("agent.ended", reason=str(error)))
                 self.supervisor.stop(lambda: None)  # lets go of the ports; the broker will publish the Will
+                self.link.stop(lambda: None)  # gives up an attempt, whose end nobody would hear of
                 return EX_SOFTWARE
         return EX_TEMPFAIL if self.outbox.busy else self._exit
 
@@ -138,11 +139,11 @@ class Agent:
         self.notifier.ready(self._summary())
 
     def _outbox_open(self) -> None:
-        """The broker comes before the devices, for its answer takes longest."""
+        """Devices first: all of that is done on this thread, and would be slower beside what the link imports."""
         if not self._stopping:
-            self.link.start()
             self.supervisor.start()
             self.publisher.retain(self.topics.info, self._info())
+            self.link.start()
 
     def _watch_clock(self) -> None:
         self._clock_watch.start()
@@ -150,12 +151,17 @@ class Agent:
             self.manager.create_socket_event(self._clock_watch, on_readable=self._clock_set, name="clock.set")
         else:
             log.warning(line("clock.unwatched", reason=self._clock_watch.degraded))
+        if self.config.clock.trust == "kernel" and (refusal := Kernel().refusal):
+            log.error(
+                line("clock.unknown", reason=f'the kernel may not be asked ({refusal}); see clock.trust = "kernel"')
+            )
 
     def _clock_set(self) -> None:
         """Readings that were held for a true clock may be free now."""
         if self._clock_watch.read():
             basis = self.clock.basis  # looks at the clocks
             log.info(line("clock.set", by_s=self.clock.last_step_ns / 1e9, basis=basis))
+            self.outbox.clock_set()
             self.publisher.pump()
 
     def _callback_failed(self, event: Any, error: BaseException) -> None:

@@ -100,9 +100,9 @@ class JsonCodec:
                 self._prefix = rfc3339(second * _SECOND)[:19].encode("ascii")
                 self._second = second
             tail = b',"resumed":true' if reading.resumed else b""
-            if reading.unsynced or not (trusted or settled):
+            if reading.unsynced or (settled is None and not trusted):
                 tail += b',"clock":"unsynced"'
-            if settled or reading.mono_ns < connected_mono_ns:
+            if settled is not None or reading.mono_ns < connected_mono_ns:
                 tail += b',"backfill":true'
             parts.append(
                 b'{"ts":"%b.%06dZ","seq":%d,"fields":%b%b}'

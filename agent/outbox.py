@@ -157,6 +157,10 @@ class Outbox:
         """Keep on disk what is left (but under ``memory``), and close; on_stopped within ``timeout`` seconds."""
         self._disk.stop(on_stopped, timeout)
 
+    def clock_set(self) -> None:
+        """The wall clock was set: write down what it is now, for readings that a later process has to settle."""
+        self._disk.clock_set()
+
     # --- readings come
 
     def put(self, readings: Sequence[Reading]) -> None:
@@ -277,8 +281,6 @@ class Outbox:
             if self._landed(reading):
                 self._forget(reading)
         self._disk.settled()
-        if self.blocked and self._size < self._most * RESUME_AT:
-            self._block(False)
 
     def discard(self, readings: Iterable[Reading]) -> None:
         """They can never be delivered: forget them, and count each as dropped."""
@@ -295,6 +297,8 @@ class Outbox:
         reading.gone = True
         self._size -= ROW_COST + len(reading.body) if self._durable else cost(reading)
         self._disk.forget(reading)
+        if self.blocked and self._size < self._most * RESUME_AT:
+            self._block(False)
 
     def link_up(self) -> None:
         """What comes from now on is live."""

@@ -78,6 +78,7 @@ class Disk:
         self._thinning: tuple[Lane, int, int, int] | None = None
         self._thinned: Lane | None = None
         self._passed: set[int] = set()  # rows in flight among them: of a file that turned up late they are not
+        self._clock_moved = False
         self._uncounted = 0  # row up to which the file is still to be counted
         self._estimate = (0, 0)
         self._look_at = 0.0
@@ -112,10 +113,10 @@ class Disk:
     def stop(self, on_stopped: Callable[[], object], timeout: float) -> None:
         """Write what is left, with the exact numbers, and close the file; on_stopped within ``timeout`` seconds."""
         self._on_stopped = on_stopped
-        if not self._started or (self.health.trouble and not self._open):
-            self._manager.call_soon(self._stopped)
+        if not self._started:
+            self._manager.call_soon(on_stopped)
             return
-        self.health.retry_at = 0.0
+        self.health.retry_at = 0.0  # whatever it was, it is tried once more
         self._manager.create_timer_event(max(timeout, 0.001), self._stopped, repeat=False, name="outbox.stop")
         self._next()
 
@@ -143,6 +144,11 @@ class Disk:
         self._pending.trim()
         self._next()
 
+    def clock_set(self) -> None:
+        """The clock's offset is another one: it is written now, and not along with the next readings."""
+        self._clock_moved = True
+        self._next()
+
     def look(self) -> None:
         """Somebody has taken what was in memory, or wants to: read on, where there is more."""
         if self._job is None and self._open and self._wanted() is not None:
@@ -166,9 +172,6 @@ class Disk:
             if job is not None:
                 self._job, self._job_since = job, now
                 self._writer.hand(job)
-            elif self._on_stopped is not None and not self._open:
-                self._stopped()
-                return
         self._alarm.set(self._next_due(now))
 
     def _opening(self, now: float) -> Job | None:
@@ -199,6 +202,7 @@ class Disk:
         pending = self._pending
         return bool(
             self.health.trouble  # whether it is over only a write can tell
+            or self._clock_moved
             or self._uncounted
             or self.numbering.short
             or self._thinning
@@ -227,8 +231,9 @@ class Disk:
             self._thinned, nth, after, most = self._thinning
             self._thinning = None
             job.thin = (nth, after, self._thinned.upto, most)
-        if job.writes:
-            self._notes.add(job, now, last=job.closing)
+        if job.writes or self._clock_moved:
+            self._notes.add(job, now, at_once=job.closing or self._clock_moved)
+            self._clock_moved = False
 
     def _wanted(self) -> Lane | None:
         """A lane that could have more from the disk, and has little left in memory."""

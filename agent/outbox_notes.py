@@ -57,12 +57,12 @@ class Notes:
         if boot is not None and boot.trusted:
             self._clock.adopt(boot.offset_ns, True)
 
-    def add(self, job: Job, now: float, *, last: bool = False) -> None:
-        """To a job that is written anyway: the clock's offset where it has changed, now and then the time."""
+    def add(self, job: Job, now: float, *, at_once: bool = False) -> None:
+        """To a job that is written anyway: the clock's offset where it has changed, now and then (or now) the time."""
         saved, boot = self._saved, job.boot
         moved = saved is None or saved.trusted != boot.trusted or abs(saved.offset_ns - boot.offset_ns) > CLOCK_MOVED_NS
-        job.save_boot = moved or last
-        if boot.trusted and (last or now - self._wall_saved > SAVE_WALL_EVERY):
+        job.save_boot = moved or at_once
+        if boot.trusted and (at_once or now - self._wall_saved > SAVE_WALL_EVERY):
             job.notes["saved_wall_ns"] = job.wall_ns
             self._wall_saved = now
 

@@ -155,10 +155,7 @@ class Store:
 
     def _contents(self, db: sqlite3.Connection, boot: Boot) -> Contents:
         found = Contents()
-        for number, name, following, clean in db.execute("SELECT id, name, next, clean FROM device"):
-            self._devices[name] = number
-            self._names[number] = name
-            found.numbers[name] = Numbers(following, not clean)
+        found.numbers = self._read_devices(db)
         for number, uuid, offset_ns, trusted in db.execute("SELECT id, uuid, offset_ns, trusted FROM boot"):
             self._boots[number] = Boot(uuid, offset_ns, bool(trusted))
             if uuid == boot.uuid:
@@ -183,6 +180,16 @@ class Store:
         if found.last == 0:
             self._drop_old_boots(db)
         return found
+
+    def _read_devices(self, db: sqlite3.Connection) -> dict[str, Numbers]:
+        self._devices.clear()
+        self._names.clear()
+        numbers = {}
+        for number, name, following, clean in db.execute("SELECT id, name, next, clean FROM device"):
+            self._devices[name] = number
+            self._names[number] = name
+            numbers[name] = Numbers(following, not clean)
+        return numbers
 
     def _drop_old_boots(self, db: sqlite3.Connection) -> None:
         """No reading is left: boots but the present one have nothing to say."""
@@ -218,8 +225,11 @@ class Store:
 
     def rollback(self) -> None:
         """Idempotent; some errors have rolled back already."""
-        if self._db is not None and self._db.in_transaction:
+        if self._db is None:
+            return
+        if self._db.in_transaction:
             self._db.execute("ROLLBACK")
+        self._read_devices(self._db)  # names that were new are not there any more, nor are their numbers
 
     def insert(self, readings: Iterable[Reading]) -> None:
         """Keep readings; those with a row that is there already are passed over."""

@@ -97,6 +97,7 @@ def test_each_problem_is_on_the_line_of_its_key(
 SECRET = "Xq7-never-shown-9Zk"
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["mqtt", "agent", "mqtts", "device"]),
     st.sampled_from(["password", "passwort", "Password", "psk", "token", "mqtt_password", "username", "password_file"]),

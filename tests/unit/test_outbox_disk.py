@@ -24,6 +24,7 @@ from agent.outbox_pending import CROWD, GROUP_MOST
 from agent.outbox_seq import FIRST_RANGE
 from agent.outbox_settings import OutboxSettings
 from agent.outbox_store import Boot, Store
+from agent.outbox_writer import Writer
 
 PATIENCE = 10.0
 
@@ -535,6 +536,24 @@ def test_a_disk_that_does_not_answer_holds_nobody_up(path: Path, monkeypatch: py
     process.manager.close()
 
 
+def test_a_file_that_is_still_being_opened_at_the_stop_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.outbox_disk.PATIENCE", 0.01)
+    held: list[Any] = []
+    hand = Writer.hand
+    monkeypatch.setattr("agent.outbox_writer.Writer.hand", lambda _, job: held.append(job))
+    process = Process(path).start()
+    process.put(3)
+    monkeypatch.setattr("agent.outbox_writer.Writer.hand", hand)
+    done: list[bool] = []
+    process.outbox.stop(lambda: done.append(True), 5.0)
+    process.outbox._disk._writer.hand(held[0])
+    process.until(lambda: done)
+    process.manager.close()
+    assert len(rows(path)) == 3
+
+
 def test_a_disk_that_hangs_in_a_commit_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = Process(path, durability="strict").start()
     process.idle()
@@ -603,6 +622,21 @@ def test_the_clocks_offset_and_the_true_time_are_kept_for_the_next_boot(path: Pa
     assert abs(got.wall_ns - second.clock.wall_ns(reading.mono_ns)) < 1_000_000
     assert not got.unsynced
     second.stop()
+
+
+def test_a_step_of_the_clock_is_written_at_once(path: Path) -> None:
+    process = Process(path).start()
+    process.outbox.link_up()
+    process.idle()
+    before = written(process)
+    process.clock._wall_now_ns = lambda: time.time_ns() + 3600 * 10**9
+    process.outbox.clock_set()
+    process.idle()
+    assert written(process) == before + 1
+    process.crash()
+    with sqlite3.connect(path) as db:
+        ((offset_ns,),) = db.execute("SELECT offset_ns FROM boot")
+    assert abs(offset_ns + time.monotonic_ns() - time.time_ns() - 3600 * 10**9) < 10**9
 
 
 def test_what_is_too_old_is_dropped_as_it_comes_from_the_disk(path: Path) -> None:

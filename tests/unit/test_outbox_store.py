@@ -76,6 +76,20 @@ def test_what_is_deleted_or_not_committed_is_gone(tmp_path: Path) -> None:
     assert rows(tmp_path / "o.db") == [3, 4, 6, 7, 8, 9]
 
 
+def test_a_name_that_was_rolled_back_is_no_name_any_more(tmp_path: Path) -> None:
+    store = Store(tmp_path / "o.db")
+    store.open(BOOT)
+    store.begin()
+    store.number("a", 1, clean=False)
+    store.rollback()
+    store.begin()
+    store.number("b", 1, clean=False)
+    store.insert([Reading("a", 1, 0, b"{}", row=1), Reading("b", 1, 0, b"{}", row=2)])
+    store.commit()
+    assert [(r.device, r.seq) for r in store.fetch(0, ALL, 9)] == [("a", 1), ("b", 1)]
+    store.close()
+
+
 def test_writing_a_group_twice_does_no_harm(tmp_path: Path) -> None:
     store = Store(tmp_path / "o.db")
     store.open(BOOT)
