@@ -5,6 +5,7 @@ The writer's work is the real one, on a real file, but done when a step says so:
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from agent.outbox_store import Store
 from agent.outbox_writer import Answer, Job, Writer
 
 DEVICES = ("a", "b")
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""A disk's own time to write is of no use here."""
 
 steps = st.lists(
     st.one_of(
@@ -235,7 +238,7 @@ def test_nothing_is_lost_repeated_or_out_of_order_but_what_a_crash_may_cost(
     steps: list[tuple[str, int]], durability: str, replay: str
 ) -> None:
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(dir=MEMORY) as folder,
         patch("agent.outbox_lane.KEEP", 4),
         patch("agent.outbox_disk.KEEP", 4),
         patch("agent.outbox_pending.GROUP_MOST", 7),
