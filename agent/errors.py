@@ -67,7 +67,7 @@ class LinkError(OutstationError, ConnectionError):
     """The broker cannot be reached, or refuses us. Caught by the link, which logs one line, backs off and tries again.
 
     reason: one of "dns", "refused", "unreachable", "timeout", "tls", "certificate", "credentials", "not_authorized",
-    "client_id", "protocol", "taken_over", "lost"; remedy: what a person can do about it.
+    "client_id", "protocol", "quota", "too_large", "taken_over", "lost"; remedy: what a person can do about it.
     """
 
     def __init__(self, reason: str, message: str, remedy: str = "") -> None:

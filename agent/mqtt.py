@@ -9,46 +9,24 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import LinkError
-from agent.events import EventManager, TimerEvent, WorkRejected
+from agent.events import EventManager, TimerEvent
 from agent.logline import line
 from agent.mqtt_backoff import HUMAN, STABLE, Patience
+from agent.mqtt_dial import Dial
+from agent.mqtt_limit import PacketLimit, packet_size
 from agent.mqtt_settings import BrokerUrl, MqttSettings
+from agent.mqtt_stats import LinkStats, State
 
 if TYPE_CHECKING:
     from agent.mqtt_connect import Attempt
+    from agent.mqtt_inflight import Sent
     from agent.mqtt_session import Session
     from agent.mqtt_wire import Wire
 
 __all__ = ["Link", "LinkStats", "MqttSettings"]
-
-_OVERHEAD = 1 + 4 + 2 + 2 + 1  # of a PUBLISH: type, longest length, topic's length, message id, no properties
-
-State = Literal["stopped", "connecting", "up", "backoff", "stopping"]
-
-
-@dataclass(frozen=True, slots=True)
-class LinkStats:
-    """One look at the link. ``since`` is in seconds of the manager's clock: when the state began."""
-
-    state: State
-    url: str
-    since: float
-    connects: int
-    """Connections that a broker has accepted."""
-    failures: int
-    """Attempts and connections that have failed."""
-    last_error: LinkError | None
-    inflight: int
-    backlog: float
-    """Seconds since the link was last good; 0 while it is up."""
-
-    @property
-    def reconnects(self) -> int:
-        return max(0, self.connects - 1)
 
 
 class Link:
@@ -81,11 +59,12 @@ class Link:
         self._log = log or logging.getLogger("outstation.link")
         self._patience = Patience(settings.retry_min, settings.retry_max, self._client_id, jitter=jitter)
         self._brokers = settings.brokers()
+        self._limits = [PacketLimit() for _ in self._brokers]
         self._state: State = "stopped"
         self._since = manager.now()
         self._round: list[int] = []  # brokers still to be tried before the next pause
         self._index = 0
-        self._attempt: Attempt | None = None
+        self._dial: Dial | None = None
         self._timer: TimerEvent | None = None
         self._session: Session | None = None
         self._subscriptions: dict[str, int] = {}
@@ -117,7 +96,7 @@ class Link:
     def fits(self, topic: str, size: int) -> bool:
         """Whether a payload of so many bytes may be sent: by ``max_packet``, and by what an MQTT 5 broker says."""
         largest = self._session.max_packet if self._session is not None else self._settings.max_packet
-        return len(topic) + size + _OVERHEAD <= largest
+        return packet_size(topic, size) <= largest
 
     def stats(self) -> LinkStats:
         now = self._manager.now()
@@ -210,61 +189,30 @@ class Link:
 
         self._index = self._round.pop(0)
         self._enter("connecting")
-        self._attempt = attempt = Attempt(self.url, self._settings)
-        timeout = self._settings.connect_timeout
-        self._timer = self._manager.create_timer_event(
-            timeout, self._too_late, attempt, repeat=False, name="mqtt.connect_timeout"
-        )
-        # A key for each broker: one whose name server hangs holds one thread, and not the attempts at the others.
-        try:
-            self._manager.execute_work(
-                _open,
-                attempt,
-                on_done=lambda wire: self._opened(attempt, wire),
-                on_error=lambda error: self._not_opened(attempt, error),
-                key=f"mqtt.connect.{self._index}",
-                timeout=timeout + 1.0,
-                name="mqtt.connect",
-            )
-        except WorkRejected as error:
-            self._lost(LinkError("timeout", f"no worker is free to connect ({error})", "see [loop] workers"))
+        self._dial = Dial(self._manager, Attempt(self.url, self._settings), self._opened, self._not_opened)
+        self._dial.start(f"mqtt.connect.{self._index}")
 
     def _opened(self, attempt: Attempt, wire: Wire) -> None:
-        if attempt is not self._attempt:
-            wire.close()  # it was given up
-            return
         from agent.mqtt_session import Session
 
         self._note(attempt)
-        self._session = Session(self._manager, attempt, wire, self._client_id, self._will, self)
+        self._session = Session(
+            self._manager, attempt, wire, self._client_id, self._will, self, self._limits[self._index]
+        )
         self._session.begin()
 
-    def _not_opened(self, attempt: Attempt, error: BaseException) -> None:
-        if attempt is not self._attempt:
-            return
-        self._note(attempt)
-        if isinstance(error, LinkError):
-            self._lost(error)
-        elif isinstance(error, TimeoutError):
-            self._too_late(attempt)
-        else:  # a defect of ours, or an error that nobody has met yet; it must not end the agent
-            self._lost(LinkError("lost", f"{attempt.url.address}: {error!r}", "tell the developers"))
-
-    def _too_late(self, attempt: Attempt) -> None:
-        from agent.mqtt_errors import too_late
-
-        if attempt is not self._attempt:
-            return
-        error = too_late(attempt.stage, attempt.url, self._settings.connect_timeout)
-        if self._session is not None:
+    def _not_opened(self, error: LinkError) -> None:
+        if self._session is not None:  # no CONNACK in time
             self._session.end(error)
-        else:
-            self._lost(error)
+            return
+        if self._dial is not None:
+            self._note(self._dial.attempt)
+        self._lost(error)
 
     def _give_up(self) -> None:
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            attempt.give_up()
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.give_up()
 
     def _note(self, attempt: Attempt) -> None:
         for note in attempt.notes:
@@ -275,8 +223,9 @@ class Link:
     # --- what the session tells
 
     def session_up(self) -> None:
-        self._cancel_timer()
-        self._attempt = None
+        if self._dial is not None:
+            self._dial.done()
+            self._dial = None
         self._enter("up")
         self._connects += 1
         if times := self._patience.repeated(("up", self.url)):
@@ -316,13 +265,22 @@ class Link:
         self.on_message(topic, payload, retained)
 
     def session_ended(self, error: LinkError | None) -> None:
-        self._session = None
+        session, self._session = self._session, None
         self._cancel_timer()
         if self._state == "stopping":
             self.on_down(None)
             self._stopped()
-            return
-        self._lost(error or LinkError("lost", f"{self.url.address} closed the connection"))
+        else:
+            error = error or LinkError("lost", f"{self.url.address} closed the connection")
+            self._lost(self._judge(error, session.left) if session is not None else error)
+
+    def _judge(self, error: LinkError, left: list[Sent]) -> LinkError:
+        """Whether a packet that is too large for the broker can have been the reason."""
+        limit, now = self._limits[self._index], self._manager.now()
+        error, certain = limit.judge(error, left, self.url, now)
+        if certain:
+            self._log.error(line("link.limit", url=self.url, bytes=limit.largest(now), error=error))
+        return error
 
     # --- losing it
 
@@ -381,11 +339,3 @@ class Link:
 
 def _nothing(*_args: object) -> None:
     pass
-
-
-def _open(attempt: Attempt) -> Wire:
-    """On a worker, which imports paho the first time: 60 ms that neither the loop nor `outstation check` pays."""
-    import agent.mqtt_session  # noqa: F401
-    from agent.mqtt_connect import open_wire
-
-    return open_wire(attempt)

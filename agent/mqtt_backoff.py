@@ -11,6 +11,8 @@ from agent.logline import Repeats
 HUMAN = frozenset({"certificate", "client_id", "credentials", "not_authorized", "protocol", "taken_over", "tls"})
 """Reasons that do not heal by themselves: logged as errors, and retried more slowly."""
 
+_NOT_SOON = HUMAN | {"quota"}  # heals by itself, and the later the more often it is asked
+
 STABLE = 10.0
 """Seconds after which a connection counts as good: what comes after it is a new story."""
 
@@ -71,7 +73,7 @@ class Patience:
         return Verdict(error, self.repeated((error.reason, address)), self._pause(now - self.away_since, error))
 
     def _pause(self, away: float, error: LinkError) -> float:
-        shortest = max(self._shortest, _SLOW) if error.reason in HUMAN else self._shortest
+        shortest = max(self._shortest, _SLOW) if error.reason in _NOT_SOON else self._shortest
         longest = max(min(away * _SHARE, self._longest), shortest)
         # Between half of it and all: a broker that comes back is not met by all of its clients at once.
         return longest * (0.5 + 0.5 * self._jitter())

@@ -16,10 +16,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 from agent.mqtt_settings import BrokerUrl, MqttSettings
 from agent.mqtt_wire import Wire
 
-__all__ = ["GARBAGE", "Client", "MQTTErrorCode"]
+__all__ = ["GARBAGE", "REFUSED", "Client", "MQTTErrorCode"]
 
 GARBAGE = (MQTTException, LookupError, ValueError, TypeError, AttributeError, struct.error)
 """What paho may raise on bytes that no broker sends: 2.2.0 makes return codes of most of it, 2.1.0 does not."""
+
+REFUSED = 0x80
+"""Reason codes from here on say no (MQTT 5, section 2.4)."""
 
 _LARGEST_IN = 262_144  # what we let an MQTT 5 broker send us: commands for outputs are far smaller
 
@@ -27,8 +30,11 @@ _LARGEST_IN = 262_144  # what we let an MQTT 5 broker send us: commands for outp
 class Client(paho.Client):
     """A paho client whose socket is handed to it, so that nothing it does can block.
 
-    Two methods of paho's own are overridden, as there is no public way (docs/decisions/011; tests notice if they go):
-    ``_create_socket`` to give it the socket, ``_handle_pubackcomp`` to spare each reading a seventh of what it costs.
+    Three methods of paho's own are overridden, as there is no public way (docs/decisions/011; tests notice if they go):
+    ``_create_socket`` to give it the socket, ``_handle_pubackcomp`` to spare each reading a seventh of what it costs
+    and to take any reason code, ``_handle_pubrec`` because paho goes on with a message that was refused.
+
+    on_ack: message id and reason code of a PUBACK or PUBCOMP, or of a PUBREC that refuses; 0 where there is none.
     """
 
     def __init__(
@@ -37,9 +43,9 @@ class Client(paho.Client):
         settings: MqttSettings,
         client_id: str,
         will: tuple[str, bytes] | None,
-        on_ack: Callable[[int, ReasonCode | None], object],
+        on_ack: Callable[[int, int], object],
     ) -> None:
-        five = settings.version == "5"
+        five = self._five = settings.version == "5"
         super().__init__(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -60,18 +66,28 @@ class Client(paho.Client):
         return self._wire
 
     def _handle_pubackcomp(self, cmd: Any) -> MQTTErrorCode:
-        """As paho's, but without the Properties and the ReasonCode that it makes of an answer that has neither."""
+        """As paho's, but without the Properties and the ReasonCode that it makes of an answer that has neither, and of
+        codes that the standard does not list there: Mosquitto 2.0 refuses by PUBACK what is "too large" (0x95)."""
         packet = self._in_packet["packet"]
-        if len(packet) != 2:  # MQTT 5 with a reason; or not MQTT
-            return super()._handle_pubackcomp(cmd)
+        if len(packet) == 2 or (self._five and len(packet) > 2):
+            return self._done_with(packet)
+        return super()._handle_pubackcomp(cmd)
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        if self._five and len(packet) > 2 and packet[2] >= REFUSED:
+            return self._done_with(packet)  # and no PUBREL follows (MQTT 5, section 4.3.3)
+        return super()._handle_pubrec()
+
+    def _done_with(self, packet: bytes | bytearray) -> MQTTErrorCode:
         mid = packet[0] << 8 | packet[1]
         if self._out_messages.pop(mid, None) is not None:
             self._inflight_messages -= 1
-            self._on_ack(mid, None)
+            self._on_ack(mid, packet[2] if len(packet) > 2 else 0)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _acked(self, _client: Any, _userdata: Any, mid: int, code: ReasonCode, _properties: Any) -> None:
-        self._on_ack(mid, code)
+        self._on_ack(mid, code.value)
 
     def send_connect(self, url: BrokerUrl, password: bytes | None) -> None:
         """Send CONNECT for a clean session; the password is not kept."""

@@ -41,10 +41,15 @@ _CODES: dict[int, tuple[str, str, str]] = {
     ),
     0x90: ("not_authorized", "does not accept the topic", "check mqtt.base and the broker's rules"),
     0x93: ("protocol", "got more at once than it allows", "lower mqtt.inflight"),
-    0x95: ("protocol", "got a larger packet than it allows", "lower mqtt.max_packet, or mqtt.batch"),
+    0x95: (
+        "too_large",
+        "got a larger packet than it allows",
+        "raise its limit, or lower mqtt.batch or mqtt.max_packet",
+    ),
     0x96: ("refused", "gets messages too fast", "raise mqtt.batch or the devices' intervals"),
-    0x97: ("refused", "says the quota is exceeded", "ask whoever runs the broker"),
+    0x97: ("quota", "says that a quota is exceeded", "ask whoever runs the broker; it will be tried again"),
     0x98: ("lost", "was told to disconnect us", "ask whoever runs the broker"),
+    0x99: ("protocol", "does not accept the payload's form", "look at the broker's rules for this topic"),
     0x9A: ("protocol", "takes no retained messages", "choose a broker that does: state topics and the Will need them"),
     0x9B: ("protocol", "does not take this QoS", "lower mqtt.qos"),
     0x9C: ("refused", "wants us to use another server", "change mqtt.urls"),
@@ -63,6 +68,11 @@ def from_code(code: int, name: str, url: BrokerUrl, settings: MqttSettings, clie
         "who": f"the user {settings.username!r}" if settings.username else "a client without user name",
     }
     return LinkError(reason, f"{url.address} {message.format(**words)}", remedy.format(**words))
+
+
+def from_connack(code: int) -> int:
+    """A return code of 3.1.1's CONNACK (section 3.2.2.3) as the reason code of MQTT 5 that means the same."""
+    return {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}.get(code, 0x84)
 
 
 def too_late(stage: str, url: BrokerUrl, timeout: float) -> LinkError:
@@ -162,7 +172,7 @@ def unanswered(first: bytes, url: BrokerUrl, settings: MqttSettings) -> LinkErro
     """The connection ended before CONNACK. first: the first bytes that came, which tell what it is that answers."""
     if first[:2] == b"\x20\x02" and len(first) == 4:
         # A CONNACK of 3.1.1 after all: to MQTT 5 it is malformed, and paho keeps code 1, "protocol version", to itself.
-        return from_code({1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}.get(first[3], 0x84), "", url, settings, "")
+        return from_code(from_connack(first[3]), "", url, settings, "")
     if first[:1] in (b"\x15", b"\x16") and first[1:2] == b"\x03":  # a TLS record: alert or handshake
         scheme = "wss" if url.websocket else "mqtts"
         return LinkError("tls", f"{url.address} speaks TLS", f"use {scheme}://")
@@ -199,6 +209,15 @@ def unacknowledged(topic: str, url: BrokerUrl, timeout: float) -> LinkError:
         f"{url.address} has not acknowledged a message to {topic} for {timeout:g} s",
         "look at the broker's log; see mqtt.ack_timeout",
     )
+
+
+def too_large(count: int, size: int, topic: str, url: BrokerUrl) -> LinkError:
+    """It ends connections over a large message. count: how many of them so far; 0: as it is certain now."""
+    if not count:
+        message = f"{url.address} closes the connection when it gets {size} bytes at once, as to {topic}"
+        return LinkError("too_large", message, "what is larger is split or set aside; raise the broker's limit")
+    message = f"{url.address} has closed {count} connections in a row while it got a message of {size} bytes to {topic}"
+    return LinkError("too_large", message, "it is sent alone now, to see whether it is too large for the broker")
 
 
 def broken(error: OSError | None, ended: bool, url: BrokerUrl, timeout: float) -> LinkError:

@@ -15,18 +15,21 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.errors import LinkError
-from agent.events import EventManager, SocketEvent, TimerEvent
-from agent.mqtt_client import GARBAGE, Client, MQTTErrorCode
+from agent.events import EventManager, SocketEvent
+from agent.mqtt_attention import Attention
+from agent.mqtt_client import GARBAGE, REFUSED, Client, MQTTErrorCode
 from agent.mqtt_connect import Attempt
 from agent.mqtt_errors import broken, from_code, not_mqtt, silent, unacknowledged, unanswered
-from agent.mqtt_inflight import InFlight
+from agent.mqtt_inflight import InFlight, Sent
+from agent.mqtt_limit import Caution, PacketLimit, packet_size
+from agent.mqtt_pulse import Pulse
 from agent.mqtt_wire import Wire
 
 _BACKLOG = 262_144  # bytes the socket has not taken, past which no more is sent: some seconds of a slow mobile link
-_GROUP = 64  # bytes, sixteen PUBACKs: from here on even a broker that answers in no hurry is listened to
-_LATEST = 0.2  # seconds; less than what an outbox may wait before it writes to a disk (spill_after)
 _CONNACK = 0x20
-_REFUSED = 0x80  # reason codes from here on say no (MQTT 5, section 2.4)
+_CONTROL = object()  # token of a message that goes ahead of one under suspicion
+_PINGREQ = b"\xc0\x00"
+_SET_ASIDE = ("not_authorized", "protocol", "too_large")  # refusals of a message that would come every time
 
 
 class Owner(Protocol):
@@ -57,6 +60,7 @@ class Session:
         client_id: str,
         will: tuple[str, bytes] | None,
         owner: Owner,
+        limit: PacketLimit,
     ) -> None:
         settings = attempt.settings
         self.up = False
@@ -64,6 +68,8 @@ class Session:
         self.max_qos = 2
         self.retains = True
         self.window = settings.inflight
+        self.left: list[Sent] = []
+        """What was not acknowledged when it ended."""
         self._manager = manager
         self._attempt = attempt
         self._settings = settings
@@ -71,9 +77,12 @@ class Session:
         self._wire = wire
         self._client_id = client_id
         self._owner = owner
+        self._limit = limit
+        self._caution = Caution(limit)
         self._flying = InFlight(manager, settings.ack_timeout, self._readable, self._overdue)
+        self._attention = Attention(manager, wire, self._flying, self._readable)
         self._written: list[Any] = []  # QoS 0: tokens that leave when the wire has nothing left to write
-        self._acked: list[tuple[int, ReasonCode | None]] = []
+        self._acked: list[tuple[int, int]] = []
         self._messages: list[MQTTMessage] = []
         self._connack: tuple[Any, Properties | None] | None = None
         self._gone: tuple[bool, Any] | None = None
@@ -81,13 +90,8 @@ class Session:
         self._leaving = False
         self._goodbye = False
         self._ended = False
-        self._seen = 0
-        self._quiet = 0
         self._socket: SocketEvent | None = None
-        self._keepalive: TimerEvent | None = None
-        self._sweep: TimerEvent | None = None
-        self._eager = False
-        self._late = 0
+        self._pulse: Pulse | None = None
         client = self._client = Client(wire, settings, client_id, will, self._on_ack)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -103,7 +107,13 @@ class Session:
     @property
     def room(self) -> int:
         """How many messages may be published now."""
-        if not self.up or self._gone is not None or self._leaving or self._wire.backlog > _BACKLOG:
+        if (
+            not self.up
+            or self._gone is not None
+            or self._leaving
+            or self._caution.holds
+            or self._wire.backlog > _BACKLOG
+        ):
             return 0
         return self.window - len(self._flying) - len(self._written)
 
@@ -128,6 +138,11 @@ class Session:
         if self.room <= 0:
             return False
         qos = min(qos, self.max_qos)
+        size = packet_size(topic, len(payload))
+        if qos and self._limit.suspect(size) and not self._alone():
+            return False
+        if retain:
+            self._caution.note(topic, payload)
         noted = len(self._acked)
         info = self._client.publish(topic, payload, qos, retain and self.retains)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
@@ -139,8 +154,24 @@ class Session:
             del self._acked[noted:]  # what paho calls published is in the wire; _release knows when it has left
             self._written.append(token)
             return True
-        self._flying.add(info.mid, token, topic)
+        self._flying.add(info.mid, token, topic, size)
         return True
+
+    def _alone(self) -> bool:
+        """Whether a message under suspicion may go now: with nothing in flight, after the controls."""
+        self.eager()
+        busy = bool(self._flying)
+        if self._caution.may_go(busy):
+            self._caution.gone()
+            return True
+        for topic, payload in self._caution.controls(busy):
+            info = self._client.publish(topic, payload, min(1, self.max_qos), self.retains)
+            self._flying.add(info.mid, _CONTROL, topic, packet_size(topic, len(payload)))
+        return False
+
+    def eager(self) -> None:
+        """Acknowledgements are waited for: read at once whatever comes, from now on."""
+        self._attention.always()
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         self.eager()  # somebody waits for what comes
@@ -154,7 +185,7 @@ class Session:
     def uncork(self) -> None:
         self._write()
         if self.up and self._gone is None:
-            self._rest()
+            self._attention.rest(self.window)
 
     def _write(self) -> None:
         if self._ended:
@@ -189,7 +220,7 @@ class Session:
         if self._gone is None:  # loss by keepalive is told twice
             self._gone = (flags.is_disconnect_packet_from_server, code)
 
-    def _on_ack(self, mid: int, code: ReasonCode | None) -> None:
+    def _on_ack(self, mid: int, code: int) -> None:
         self._acked.append((mid, code))
 
     def _on_message(self, _c: Any, _u: Any, message: MQTTMessage) -> None:
@@ -246,62 +277,20 @@ class Session:
             tokens, self._written = self._written, []
             self._owner.session_acked(tokens)
 
-    def _tick(self) -> None:
-        """Four times a keepalive: have paho ping when one is due, and notice a broker that has fallen silent."""
-        self._readable()  # what came may still wait to be read
-        if self._ended:
-            return
+    def _ping(self, due: bool) -> None:
+        """Have paho ping when it thinks fit; where the broker asks for no keepalive, it never does."""
+        if due and not self._client.keepalive:
+            self._wire.cork()
+            self._wire.send(_PINGREQ)
+            self._write()
         self._client.loop_misc()
         self._settle()
-        if self._wire.received != self._seen:
-            self._seen = self._wire.received
-            self._quiet = 0
-            return
-        self._quiet += 1
-        # A ping goes out when the silence is one keepalive, four ticks; the fifth allows a quarter for the answer and
-        # comes within 1.5 keepalives of the last byte. paho itself would wait for two.
-        if self._quiet >= 5:
-            self._end(silent(self._attempt.url))
+
+    def _silent(self) -> None:
+        self._end(silent(self._attempt.url))
 
     def _overdue(self, topic: str) -> None:
         self._end(unacknowledged(topic, self._attempt.url, self._settings.ack_timeout))
-
-    # --- when to look for acknowledgements
-
-    def eager(self) -> None:
-        """Read at once whatever comes, from now on."""
-        self._eager = True
-        self._wire.report_from(1)
-
-    def _rest(self) -> None:
-        """After publishing: read what has come meanwhile, and be woken for what follows only where that matters.
-
-        While there is room a PUBACK changes nothing: read along with the next message it costs no wake-up of its own,
-        which is half of all that a board with many slow devices has. A timer sees to the last ones.
-        """
-        wire = self._wire
-        if self._eager or len(self._flying) * 2 > self.window:
-            wire.report_from(1)
-            return
-        if wire.report_from(_GROUP):
-            wire.fill()
-            self._process()
-        if self._ended or not self._flying:
-            return
-        if self._sweep is None:
-            self._sweep = self._manager.create_timer_event(_LATEST, self._swept, repeat=False, name="mqtt.acks")
-        else:
-            self._sweep.reschedule(_LATEST)
-
-    def _swept(self) -> None:
-        self._readable()
-        if self._ended or not self._flying:
-            self._late = 0
-            return
-        # The broker takes its time: let its answer wake us, and all of them if that is its way.
-        self._wire.report_from(1)
-        self._late += 1
-        self._eager = self._eager or self._late >= 3
 
     # --- what follows
 
@@ -312,7 +301,7 @@ class Session:
         if self._connack is not None and not self.up:
             code, properties = self._connack
             if code.is_failure:
-                self._cause = self._from(code)
+                self._cause = self._from(code.value, str(code))
             else:
                 self._open(properties)
         if self._acked:
@@ -336,18 +325,23 @@ class Session:
             entry = flying.pop(mid)
             if entry is None:
                 continue
-            if code is not None and code.value >= _REFUSED:
+            if code >= REFUSED:
                 refused.append((entry, code))
-            else:
-                tokens.append(entry[0])
-        if tokens:
+                continue
+            self._limit.acknowledged(entry.size)
+            if entry.token is not _CONTROL:
+                tokens.append(entry.token)
+        if (not flying and self._caution.settled()) or tokens:
             self._owner.session_acked(tokens)
-        for (token, topic), code in refused:
+        for entry, code in refused:
             if self._ended:
                 return
-            error = self._from(code)
-            if error.reason in ("not_authorized", "protocol") or code.value in (0x92, 0x99):
-                self._owner.session_refused(token, topic, error)
+            error = self._from(code, f"0x{code:02X}")
+            if error.reason == "too_large":
+                self._limit.refused(entry.size, self._manager.now())
+                self.max_packet = min(self.max_packet, entry.size - 1)
+            if error.reason in _SET_ASIDE:
+                self._owner.session_refused(entry.token, entry.topic, error)
             else:
                 # It may be taken later (quota exceeded): the outbox keeps it, and the link backs off.
                 self._end(error)
@@ -360,8 +354,11 @@ class Session:
             self.max_qos = getattr(properties, "MaximumQoS", 2)
             self.retains = bool(getattr(properties, "RetainAvailable", 1))
             keepalive = getattr(properties, "ServerKeepAlive", keepalive)
-        if keepalive:
-            self._keepalive = self._manager.create_timer_event(keepalive / 4, self._tick, name="mqtt.keepalive")
+        # Where it asks for none we want to know all the same.
+        keepalive = keepalive or self._settings.keepalive
+        self._pulse = Pulse(self._manager, keepalive, self._wire, self._readable, self._ping, self._silent)
+        self._limit.connected()
+        self.max_packet = min(self.max_packet, self._limit.largest(self._manager.now()) or self.max_packet)
         self.up = True
         self._owner.session_up()
 
@@ -373,8 +370,8 @@ class Session:
         if self._wire.ended:
             self._end(None)
 
-    def _from(self, code: ReasonCode) -> LinkError:
-        return from_code(code.value, str(code), self._attempt.url, self._settings, self._client_id)
+    def _from(self, code: int, name: str) -> LinkError:
+        return from_code(code, name, self._attempt.url, self._settings, self._client_id)
 
     def _why(self) -> LinkError:
         """Why the connection has ended."""
@@ -383,7 +380,7 @@ class Session:
             return self._cause
         # With TLS 1.3 a broker that wants a certificate says so only after the handshake.
         if self._gone is not None and self._gone[0] and not isinstance(wire.error, ssl.SSLError):
-            return self._from(self._gone[1])
+            return self._from(self._gone[1].value, str(self._gone[1]))
         if not self.up and not isinstance(wire.error, ssl.SSLError):
             return unanswered(wire.first, url, self._settings)
         return broken(wire.error, wire.ended, url, self._settings.connect_timeout)
@@ -393,8 +390,9 @@ class Session:
             return
         self._ended = True
         self.up = False
-        for event in (self._socket, self._keepalive, self._sweep, self._flying):
+        for event in (self._socket, self._pulse, self._attention):
             if event is not None:
                 event.cancel()
+        self.left = self._flying.cancel()
         self._wire.end()
         self._owner.session_ended(error)

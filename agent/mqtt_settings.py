@@ -129,7 +129,8 @@ class MqttSettings(BaseModel):
         description="Messages that may wait for their acknowledgement; MQTT 5 brokers may ask for fewer.",
     )
     ack_timeout: Interval = Field(
-        20.0, description="A message unacknowledged for so long makes the agent connect anew."
+        20.0,
+        description="When the message that is first in line is not acknowledged for so long, the agent connects anew.",
     )
     keepalive: Interval = Field(
         60.0,
@@ -149,7 +150,7 @@ class MqttSettings(BaseModel):
         131_072,
         ge=256,
         description="Largest MQTT packet to send; an MQTT 5 broker may ask for less. "
-        "What exceeds it is set aside and counted.",
+        "What exceeds it is split (batch), or set aside and counted.",
     )
     username: str | None = Field(None, min_length=1, max_length=4096, description="User name.")
     password_file: Path | None = Field(

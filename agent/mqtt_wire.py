@@ -76,6 +76,10 @@ class Wire:
     def setblocking(self, flag: bool) -> None:
         self._sock.setblocking(flag)
 
+    def settimeout(self, seconds: float) -> None:
+        """Let each read and write wait so long: for a worker, which has nothing else to do."""
+        self._sock.settimeout(seconds)
+
     def recv(self, size: int) -> bytes:
         """From what ``fill`` has read; never the socket itself."""
         at = self._at

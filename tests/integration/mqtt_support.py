@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import struct
@@ -168,6 +169,31 @@ def encoded(kind: int, body: bytes = b"", flags: int = 0) -> bytes:
             return bytes((kind | flags,)) + size + body
 
 
+def seqs(packets: list[Packet]) -> list[int]:
+    """Numbers of the readings among them."""
+    return [json.loads(packet.payload)["seq"] for packet in packets if packet.topic.endswith("telemetry")]
+
+
+def birth(peer: Peer, **options: object) -> Packet:
+    """Accept the client, and acknowledge its ``online``."""
+    connect = peer.accept(**options)  # type: ignore[arg-type]
+    packet = peer.expect(PUBLISH)
+    assert (packet.topic, packet.payload, packet.retain, packet.qos) == (
+        "outstation/a/availability",
+        b"online",
+        True,
+        1,
+    )
+    peer.ack(packet)
+    return connect
+
+
+def serve(peer: Peer) -> None:
+    """A good broker: accepts and acknowledges."""
+    peer.accept()
+    peer.serve()
+
+
 class ScriptedBroker:
     """Plays one script for each connection, the last one again and again; a failed script fails the test at the end."""
 
@@ -321,7 +347,7 @@ class Rig:
         self.manager.close()
 
 
-def rig(url: str | Sequence[str], **settings: Any) -> Rig:
+def rig(url: str | Sequence[str], *, jitter: float = 1.0, **settings: Any) -> Rig:
     urls = (url,) if isinstance(url, str) else tuple(url)
     quick = {"retry_min": 0.05, "connect_timeout": 5.0}
-    return Rig(MqttSettings.model_validate({"urls": urls, **quick, **settings}))
+    return Rig(MqttSettings.model_validate({"urls": urls, **quick, **settings}), jitter=lambda: jitter)

@@ -279,10 +279,12 @@ def test_a_refused_user_is_not_tried_in_a_hurry() -> None:
 def test_a_broker_that_was_away_gets_everything_in_order_and_soon() -> None:
     with mosquitto() as broker, rig(broker.url, retry_min=0.1) as it:
         got: list[Message] = []
-        with Subscriber(broker.url, "outstation/a/d/telemetry", on_message=got.append):
+        with Subscriber(broker.url, "outstation/a/d/telemetry", on_message=got.append) as subscriber:
             source = it.manager.create_timer_event(0.01, lambda: it.put(1))
             it.link.start()
             it.until(lambda: it.publisher.stats().acknowledged > 30)
+            # What Mosquitto has acknowledged and not passed on would die with it.
+            subscriber.wait_for(lambda _all: len(seqs(got)) >= it.publisher.stats().acknowledged)
         broker.kill()
         it.until(lambda: it.downs)
         it.run_for(2.0)

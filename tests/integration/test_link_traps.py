@@ -27,38 +27,18 @@ from mqtt_support import (
     Packet,
     Peer,
     ScriptedBroker,
+    birth,
     encoded,
     rig,
+    seqs,
+    serve,
 )
 from paho.mqtt import client as paho
 
-from agent import mqtt_wire
+from agent import mqtt_backoff, mqtt_wire
 from agent.codec import encode_fields
 from agent.model import Reading
 from agent.testing.certificates import Certificates
-
-
-def seqs(packets: list[Packet]) -> list[int]:
-    return [json.loads(packet.payload)["seq"] for packet in packets if packet.topic.endswith("telemetry")]
-
-
-def birth(peer: Peer, **options: object) -> Packet:
-    """Accept the client, and acknowledge its ``online``."""
-    connect = peer.accept(**options)  # type: ignore[arg-type]
-    packet = peer.expect(PUBLISH)
-    assert (packet.topic, packet.payload, packet.retain, packet.qos) == (
-        "outstation/a/availability",
-        b"online",
-        True,
-        1,
-    )
-    peer.ack(packet)
-    return connect
-
-
-def serve(peer: Peer) -> None:
-    peer.accept()
-    peer.serve()
 
 
 def test_paho_still_has_the_private_names_that_are_used() -> None:
@@ -258,7 +238,7 @@ def test_8_one_timer_watches_all_and_a_busy_link_is_left_alone() -> None:
     [
         *[("3.1.1", code, reason) for code, reason in [(1, "protocol"), (2, "client_id"), (3, "refused")]],
         *[("3.1.1", code, reason) for code, reason in [(4, "credentials"), (5, "not_authorized")]],
-        *[("5", code, reason) for code, reason in [(0x84, "protocol"), (0x86, "credentials"), (0x97, "refused")]],
+        *[("5", code, reason) for code, reason in [(0x84, "protocol"), (0x86, "credentials"), (0x97, "quota")]],
         *[("5", code, reason) for code, reason in [(0x8A, "not_authorized"), (0x9A, "protocol")]],
     ],
 )
@@ -546,7 +526,11 @@ def test_an_array_that_is_too_large_is_halved_until_it_fits() -> None:
 
 
 @pytest.mark.parametrize(("code", "stays"), [(0x87, True), (0x99, True), (0x97, False), (0x83, False)])
-def test_a_puback_that_refuses_sets_the_reading_aside_or_tries_again_by_its_reason(code: int, stays: bool) -> None:
+def test_a_puback_that_refuses_sets_the_reading_aside_or_tries_again_by_its_reason(
+    code: int, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_backoff, "_SLOW", 0.05)  # what a quota waits for
+
     def first(peer: Peer) -> None:
         birth(peer)
         packet = peer.expect(PUBLISH)

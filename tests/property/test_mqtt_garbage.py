@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.errors import LinkError
 from agent.events import EventManager, ManualClock
 from agent.mqtt_connect import Attempt
+from agent.mqtt_limit import PacketLimit
 from agent.mqtt_session import Session
 from agent.mqtt_settings import MqttSettings, parse_url
 from agent.mqtt_websocket import WebSocketStream
@@ -60,7 +61,7 @@ def test_a_session_survives_any_bytes(chunks: list[bytes], version: str, up: boo
             MqttSettings.model_validate({"version": version}),
         )
         wire = Wire(ours, WebSocketStream() if websocket else None)
-        session = Session(manager, attempt, wire, "id", ("t", b"offline"), owner)
+        session = Session(manager, attempt, wire, "id", ("t", b"offline"), owner, PacketLimit())
         session.begin()
         for chunk in [CONNACK[version], *chunks] if up else chunks:
             if owner.ends:

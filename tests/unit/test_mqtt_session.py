@@ -13,6 +13,7 @@ from agent.errors import LinkError
 from agent.events import EventManager, ManualClock
 from agent.mqtt_client import Client
 from agent.mqtt_connect import Attempt
+from agent.mqtt_limit import PacketLimit
 from agent.mqtt_session import Session
 from agent.mqtt_settings import MqttSettings, parse_url
 from agent.mqtt_wire import Wire
@@ -25,7 +26,11 @@ class Line:
     """A session that is up, and the broker's end of its connection."""
 
     def __init__(
-        self, version: str = "3.1.1", pair: tuple[socket.socket, socket.socket] | None = None, **settings: Any
+        self,
+        version: str = "3.1.1",
+        pair: tuple[socket.socket, socket.socket] | None = None,
+        connack: bytes | None = None,
+        **settings: Any,
     ) -> None:
         self.clock = ManualClock()
         self.failures: list[BaseException] = []
@@ -34,8 +39,15 @@ class Line:
         self.broker.settimeout(5)
         self.wire = Wire(ours)
         made = MqttSettings.model_validate({"version": version, **settings})
+        self.limit = PacketLimit()
         self.session = Session(
-            self.manager, Attempt(parse_url("mqtt://broker"), made), self.wire, "id", ("will", b"offline"), self
+            self.manager,
+            Attempt(parse_url("mqtt://broker"), made),
+            self.wire,
+            "id",
+            ("will", b"offline"),
+            self,
+            self.limit,
         )
         self.ups = 0
         self.ends: list[LinkError | None] = []
@@ -44,8 +56,8 @@ class Line:
         self.messages: list[tuple[str, bytes, bool]] = []
         self.session.begin()
         self.broker.recv(4096)
-        self.say(CONNACK_5 if version == "5" else CONNACK)
-        assert self.ups == 1
+        self.say(connack or (CONNACK_5 if version == "5" else CONNACK))
+        assert self.ups == 1 or connack
 
     # what the session tells
 
@@ -307,7 +319,7 @@ def test_what_an_mqtt_5_broker_cannot_do_is_not_asked_of_it(properties: bytes, w
     with EventManager(ManualClock()) as manager, broker:
         line.ups = 0
         attempt = Attempt(parse_url("mqtt://b"), MqttSettings.model_validate({"version": "5"}))
-        session = Session(manager, attempt, Wire(ours), "id", None, line)
+        session = Session(manager, attempt, Wire(ours), "id", None, line, PacketLimit())
         session.begin()
         body = b"\x00\x00" + bytes((len(properties),)) + properties
         broker.sendall(b"\x20" + bytes((len(body),)) + body)
@@ -322,3 +334,102 @@ def test_what_an_mqtt_5_broker_cannot_do_is_not_asked_of_it(properties: bytes, w
         assert bool(first & 1) == session.retains
         line.ends = []
         session.end(None)
+
+
+def answer_in_turn(line: Line, count: int, every: float) -> None:
+    for mid in range(1, count + 1):
+        line.clock.advance(every)
+        line.say(b"\x40\x02\x00" + bytes((mid,)))
+
+
+def test_on_a_slow_link_those_before_a_message_are_none_of_its_delay() -> None:
+    with Line(ack_timeout=20, keepalive=600) as line:
+        line.publish(5)
+        answer_in_turn(line, 4, 15.0)  # the last of them is 60 s old by now
+        assert line.ends == []
+        line.clock.advance(19)
+        line.turn()
+        assert line.ends == []
+        line.clock.advance(1.5)
+        line.turn()
+        assert [error.reason for error in line.ends if error] == ["timeout"]
+
+
+def test_a_message_that_others_overtake_is_overdue_by_its_own_time() -> None:
+    with Line(ack_timeout=20, keepalive=600) as line:
+        line.publish(3)
+        line.clock.advance(15)
+        line.say(b"\x40\x02\x00\x02")
+        line.clock.advance(4)
+        line.say(b"\x40\x02\x00\x03")
+        line.clock.advance(1.5)
+        line.turn()
+        assert [error.reason for error in line.ends if error] == ["timeout"]
+
+
+@pytest.mark.parametrize("code", [0x95, 0x87, 0xFF])
+def test_a_reason_that_the_standard_does_not_list_for_a_puback_is_read_all_the_same(code: int) -> None:
+    with Line("5") as line:
+        line.publish(2)
+        line.say(b"\x40\x04\x00\x01" + bytes((code, 0)) + b"\x40\x03\x00\x02\x10")
+        if code == 0xFF:
+            assert (line.ends[0].reason if line.ends[0] else "") == "refused"
+            assert "0xFF" in str(line.ends[0])
+        else:
+            assert line.refused == [(0, {0x95: "too_large", 0x87: "not_authorized"}[code])]
+            assert line.ends == []
+        assert line.acked == [1]
+
+
+def test_what_the_broker_calls_too_large_is_the_limit_from_now_on() -> None:
+    with Line("5") as line:
+        line.publish()
+        line.say(b"\x40\x04\x00\x01\x95\x00")
+        assert line.session.max_packet == 11, "one less than topic, payload and ten bytes around them"
+        assert line.limit.largest(line.clock.now()) == 11
+
+
+def test_a_refusal_at_qos_2_ends_the_exchange_there() -> None:
+    with Line("5") as line:
+        line.publish(2, qos=2)
+        line.broker.recv(4096)
+        line.say(b"\x50\x04\x00\x01\x87\x00" + b"\x50\x02\x00\x02")
+        assert line.refused == [(0, "not_authorized")]
+        assert line.session.inflight == 1
+        assert line.broker.recv(4096) == b"\x62\x02\x00\x02", "PUBREL for the other one alone"
+        line.say(b"\x70\x02\x00\x02")
+        assert line.acked == [1]
+
+
+def test_silence_is_noticed_where_the_broker_asks_for_no_keepalive_too() -> None:
+    with Line("5", connack=b"\x20\x06\x00\x00\x03\x13\x00\x00", keepalive=60) as line:
+        assert line.session._client.keepalive == 0
+        for _ in range(4):
+            line.clock.advance(15)
+            line.turn()
+        assert line.broker.recv(4096) == b"\xc0\x00", "our own ping"
+        line.say(b"\xd0\x00")
+        for _ in range(4):
+            line.clock.advance(15)
+            line.turn()
+        assert line.ends == []
+        for _ in range(2):
+            line.clock.advance(15)
+            line.turn()
+        assert [error.reason for error in line.ends if error] == ["timeout"]
+
+
+def test_the_brokers_keepalive_outweighs_ours() -> None:
+    with Line("5", connack=b"\x20\x06\x00\x00\x03\x13\x00\x14", keepalive=60) as line:
+        for _ in range(6):
+            line.clock.advance(5)
+            line.turn()
+        assert [error.reason for error in line.ends if error] == ["timeout"], "after 1.5 times 20 s, not 60"
+
+
+@pytest.mark.parametrize("properties", [b"\x21\x00\x00", b"\x27\x00\x00\x00\x00"])
+def test_limits_of_nothing_are_no_mqtt(properties: bytes) -> None:
+    body = b"\x00\x00" + bytes((len(properties),)) + properties
+    with Line("5", connack=b"\x20" + bytes((len(body),)) + body) as line:
+        assert line.ups == 0
+        assert [error.reason for error in line.ends if error] == ["protocol"], "and not a window that never opens"
