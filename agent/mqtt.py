@@ -16,6 +16,7 @@ from agent.events import EventManager, TimerEvent
 from agent.logline import line
 from agent.mqtt_backoff import HUMAN, STABLE, Patience
 from agent.mqtt_dial import Dial
+from agent.mqtt_failback import Failback
 from agent.mqtt_limit import PacketLimit, packet_size
 from agent.mqtt_settings import BrokerUrl, MqttSettings
 from agent.mqtt_stats import LinkStats, State
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from agent.mqtt_wire import Wire
 
 __all__ = ["Link", "LinkStats", "MqttSettings"]
+
+_RETURN = 5.0  # seconds that a return may wait for acknowledgements
+_FAREWELL = object()  # token of the ``offline`` that is left behind
 
 
 class Link:
@@ -60,6 +64,11 @@ class Link:
         self._patience = Patience(settings.retry_min, settings.retry_max, self._client_id, jitter=jitter)
         self._brokers = settings.brokers()
         self._limits = [PacketLimit() for _ in self._brokers]
+        self._failback = Failback(
+            manager, self._brokers[0], settings, self._client_id, self._return, self._log, jitter=jitter
+        )
+        self._returning = False
+        self._farewell = False
         self._state: State = "stopped"
         self._since = manager.now()
         self._round: list[int] = []  # brokers still to be tried before the next pause
@@ -83,7 +92,7 @@ class Link:
     @property
     def room(self) -> int:
         """How many messages may be published now."""
-        return self._session.room if self._session is not None else 0
+        return self._session.room if self._session is not None and not self._returning else 0
 
     @property
     def url(self) -> BrokerUrl:
@@ -124,6 +133,7 @@ class Link:
                 )
             )
         self._patience.begin(self._manager.now())
+        self._failback.start()
         self._new_round(0)
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, token: Any = None) -> bool:
@@ -131,7 +141,9 @@ class Link:
 
         ``on_ack`` gets the token: on PUBACK or PUBCOMP, at QoS 0 once it is written. Only between cork and uncork.
         """
-        return self._session is not None and self._session.publish(topic, payload, qos, retain, token)
+        if self._session is None or self._returning:
+            return False
+        return self._session.publish(topic, payload, qos, retain, token)
 
     def cork(self) -> None:
         if self._session is not None:
@@ -143,7 +155,8 @@ class Link:
             self._session.uncork()
 
     def hurry(self) -> None:
-        """Acknowledgements are waited for from now on: read each as it comes."""
+        """The end is near: read each acknowledgement as it comes, and stay where we are."""
+        self._failback.stop()
         if self._session is not None:
             self._session.eager()
 
@@ -162,6 +175,7 @@ class Link:
             self._manager.call_soon(on_stopped)
             return
         self._on_stopped = on_stopped
+        self._failback.stop()
         session, was_up = self._session, self._state == "up"
         self._enter("stopping")
         self._cancel_timer()
@@ -220,6 +234,33 @@ class Link:
                 self._noted.add(note)
                 self._log.warning(note)
 
+    # --- back to the first broker
+
+    def _return(self) -> None:
+        """The first broker is good again. Nothing more goes out here; what is in flight is waited for."""
+        if self._state != "up" or self._session is None:
+            return
+        self._returning = True
+        self._session.eager()
+        # Without an end of it the connection is closed, the broker publishes the Will, and the outbox sends again.
+        self._timer = self._manager.create_timer_event(
+            _RETURN, self._session.end, None, repeat=False, name="mqtt.return"
+        )
+        self._take_leave()
+
+    def _take_leave(self) -> None:
+        """All is acknowledged: say ``offline`` here, then leave."""
+        session = self._session
+        if session is None or session.inflight:
+            return
+        if self._will is not None and not self._farewell:
+            self._farewell = True
+            session.cork()
+            session.publish(*self._will, qos=1, retain=True, token=_FAREWELL)
+            session.uncork()
+        else:
+            session.leave()
+
     # --- what the session tells
 
     def session_up(self) -> None:
@@ -227,6 +268,7 @@ class Link:
             self._dial.done()
             self._dial = None
         self._enter("up")
+        self._failback.up(self._index)
         self._connects += 1
         if times := self._patience.repeated(("up", self.url)):
             self._log.info(
@@ -256,20 +298,33 @@ class Link:
         self.on_up()
 
     def session_acked(self, tokens: list[Any]) -> None:
-        self.on_ack(tokens)
+        self.on_ack([token for token in tokens if token is not _FAREWELL] if self._farewell else tokens)
+        if self._returning:
+            self._take_leave()
 
     def session_refused(self, token: Any, topic: str, error: LinkError) -> None:
-        self.on_refused(token, topic, error)
+        if token is not _FAREWELL:
+            self.on_refused(token, topic, error)
+        if self._returning:
+            self._take_leave()
 
     def session_message(self, topic: str, payload: bytes, retained: bool) -> None:
         self.on_message(topic, payload, retained)
 
     def session_ended(self, error: LinkError | None) -> None:
         session, self._session = self._session, None
+        returning, self._returning, self._farewell = self._returning, False, False
         self._cancel_timer()
+        self._failback.stop()
         if self._state == "stopping":
             self.on_down(None)
             self._stopped()
+        elif returning:
+            self._enter("backoff")
+            self.on_down(None)
+            if self._state == "backoff":  # else on_down has stopped us
+                self._patience.begin(self._manager.now())
+                self._new_round(0)
         else:
             error = error or LinkError("lost", f"{self.url.address} closed the connection")
             self._lost(self._judge(error, session.left) if session is not None else error)

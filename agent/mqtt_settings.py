@@ -146,6 +146,11 @@ class MqttSettings(BaseModel):
         30.0,
         description="Longest pause. In between it is a sixteenth of the time that the link has been away, less jitter.",
     )
+    return_after: Interval | Literal["never"] = Field(
+        10.0,
+        description="With several URLs: how long the first broker must have been good before the agent returns to it "
+        "from a later one. Longer where a return did not last.",
+    )
     max_packet: Size = Field(
         131_072,
         ge=256,
