@@ -140,22 +140,23 @@ def _handshake(sock: socket.socket, attempt: Attempt, deadline: float) -> ssl.SS
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:
     """TLS 1.2 or newer, with the files read afresh: a renewed certificate needs no restart. Raises LinkError."""
-    key = "mqtt.ca_file"
+    key, path = "mqtt.ca_file", f"{settings.ca_file}"
     try:
         context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
         # Said here: a distribution's Python may leave it to the configuration of its OpenSSL (Debian's does).
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if settings.cert_file is not None:
             key = "mqtt.cert_file and mqtt.key_file"
+            path = f"{settings.cert_file}, {settings.key_file or 'the key in it'}"
             # Without a password OpenSSL would ask for one on the terminal, in the middle of a daemon.
             context.load_cert_chain(settings.cert_file, settings.key_file, password=lambda: b"")
     except ssl.SSLError as error:
         word = (error.reason or str(error)).lower().replace("_", " ")
         remedy = "check that it is PEM, that the key is not encrypted, and that key and certificate belong together"
-        raise LinkError("certificate", f"{key} cannot be used ({word})", remedy) from None
+        raise LinkError("certificate", f"{key} cannot be used: {path} ({word})", remedy) from None
     except OSError as error:
         raise LinkError(
-            "certificate", f"{key} cannot be read ({error.strerror})", "check path and permissions"
+            "certificate", f"{key} cannot be read: {path} ({error.strerror})", "check path and permissions"
         ) from None
     # Python 3.13 turns on every letter of RFC 5280, which most home-made CAs do not meet (no authority key identifier):
     # an upgrade of the board's Python must not cut it off. Signature, validity and host name are checked as before.

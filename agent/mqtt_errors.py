@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+from typing import TypeGuard
 
 from agent.errors import LinkError
 from agent.mqtt_settings import BrokerUrl, MqttSettings
@@ -220,10 +221,17 @@ def too_large(count: int, size: int, topic: str, url: BrokerUrl) -> LinkError:
     return LinkError("too_large", message, "it is sent alone now, to see whether it is too large for the broker")
 
 
+def is_alert(error: OSError | None) -> TypeGuard[ssl.SSLError]:
+    """Whether the other side has said by TLS what it does not like; with TLS 1.3 that comes after the handshake."""
+    return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
+
+
 def broken(error: OSError | None, ended: bool, url: BrokerUrl, timeout: float) -> LinkError:
     """A connection that was up has ended. error: what the socket said; ended: the other side has closed."""
-    if isinstance(error, ssl.SSLError):
+    if is_alert(error):
         return from_tls(error, url, timeout)
+    if isinstance(error, ssl.SSLError):  # cut off in the middle: most often the broker has died
+        return LinkError("lost", f"{url.address} closed the connection")
     if isinstance(error, ConnectionAbortedError):
         return not_mqtt(str(error), url)
     if error is not None:

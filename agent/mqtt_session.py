@@ -7,7 +7,6 @@ take note, and what follows from it is done when paho has returned, since it hol
 
 from __future__ import annotations
 
-import ssl
 from typing import Any, Protocol
 
 from paho.mqtt.client import MQTTMessage
@@ -19,7 +18,7 @@ from agent.events import EventManager, SocketEvent
 from agent.mqtt_attention import Attention
 from agent.mqtt_client import GARBAGE, REFUSED, Client, MQTTErrorCode
 from agent.mqtt_connect import Attempt
-from agent.mqtt_errors import broken, from_code, not_mqtt, silent, unacknowledged, unanswered
+from agent.mqtt_errors import broken, from_code, is_alert, not_mqtt, silent, unacknowledged, unanswered
 from agent.mqtt_inflight import InFlight, Sent
 from agent.mqtt_limit import Caution, PacketLimit, packet_size
 from agent.mqtt_pulse import Pulse
@@ -323,7 +322,7 @@ class Session:
         refused = []
         for mid, code in acked:
             entry = flying.pop(mid)
-            if entry is None:
+            if entry is None or (entry.token is _CONTROL and code >= REFUSED):
                 continue
             if code >= REFUSED:
                 refused.append((entry, code))
@@ -379,9 +378,9 @@ class Session:
         if self._cause is not None:
             return self._cause
         # With TLS 1.3 a broker that wants a certificate says so only after the handshake.
-        if self._gone is not None and self._gone[0] and not isinstance(wire.error, ssl.SSLError):
+        if self._gone is not None and self._gone[0] and not is_alert(wire.error):
             return self._from(self._gone[1].value, str(self._gone[1]))
-        if not self.up and not isinstance(wire.error, ssl.SSLError):
+        if not self.up and not is_alert(wire.error):
             return unanswered(wire.first, url, self._settings)
         return broken(wire.error, wire.ended, url, self._settings.connect_timeout)
 

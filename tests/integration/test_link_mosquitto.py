@@ -305,6 +305,25 @@ def test_a_broker_that_was_away_gets_everything_in_order_and_soon() -> None:
         assert it.outbox.dropped == {}
 
 
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_a_broker_that_goes_away_is_lost_over_tls_too_and_soon_found_again(how: str) -> None:
+    """What is written into a TLS connection that was cut fails by an error of TLS; that needs nobody's help."""
+    with mosquitto(tls=True) as broker:
+        made = broker.certificates
+        assert made is not None
+        with rig(broker.url, ca_file=made.ca_file) as it:
+            it.link.start()
+            it.manager.create_timer_event(0.001, lambda: it.put(3))
+            it.until(lambda: it.publisher.stats().acknowledged > 5)
+            getattr(broker, how)()
+            it.put(5)
+            it.until(lambda: it.downs)
+            assert it.error.reason == "lost", it.error
+            broker.start()
+            it.until(lambda: it.ups == 2)
+            assert it.link.stats().failures < 4
+
+
 def test_a_frozen_broker_is_left_when_it_does_not_acknowledge_and_nothing_is_lost() -> None:
     with (
         mosquitto() as broker,
