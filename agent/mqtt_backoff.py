@@ -63,6 +63,8 @@ class Patience:
             self.begin(now)
         self.failures += 1
         self._prompt = self._prompt + 1 if error.reason == "lost" and lasted is not None and lasted < _PROMPT else 0
+        # A broker that closes after each PUBLISH looks the same, acknowledged or not, as a rival leaves time for that.
+        # Either is asked slowly; what is read meanwhile waits in the outbox.
         if self._prompt >= _TAKEN_OVER:  # even where MQTT 5 could say so: Mosquitto 2.0.11 just closes
             error = LinkError(
                 "taken_over",

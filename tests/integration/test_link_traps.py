@@ -82,6 +82,38 @@ def test_1_a_port_that_accepts_and_says_nothing_costs_one_time_out(scheme: str) 
         assert (error.reason, what in str(error)) == ("timeout", True)
 
 
+def test_2_no_client_serves_a_second_connection_and_none_begins_within_a_callback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    began: list[paho.Client] = []
+    inside: list[bool] = []
+    real_reconnect, real_callback = paho.Client.reconnect, paho.Client._do_on_disconnect
+
+    def reconnect(client: paho.Client) -> object:
+        assert not inside, "paho hangs for good on a reconnect from within on_disconnect"
+        began.append(client)
+        return real_reconnect(client)
+
+    def callback(client: paho.Client, *args: object, **options: object) -> None:
+        inside.append(True)
+        real_callback(client, *args, **options)  # type: ignore[arg-type]
+        inside.pop()
+
+    monkeypatch.setattr(paho.Client, "reconnect", reconnect)
+    monkeypatch.setattr(paho.Client, "_do_on_disconnect", callback)
+
+    def script(peer: Peer) -> None:
+        birth(peer)
+        peer.reset()
+
+    with ScriptedBroker(script, script, serve) as broker, rig(broker.url, retry_min=0.01) as it:
+        it.link.start()
+        it.until(lambda: it.ups == 3)
+        it.drain_link()
+    assert len(began) == 3
+    assert len(set(map(id, began))) == 3
+
+
 def test_3_silence_is_noticed_within_one_and_a_half_keepalives_and_told_once() -> None:
     pinged: list[float] = []
     since: list[float] = []

@@ -210,12 +210,38 @@ def test_the_descriptor_is_unwatched_before_it_is_closed(line: Line, ending: byt
     assert len(line.ends) == 1
 
 
+def test_the_end_is_told_once(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = LinkError("timeout", "silence")
+
+    def ended(error: LinkError | None) -> None:
+        line.ends.append(error)
+        line.session.end(None)
+
+    monkeypatch.setattr(line, "session_ended", ended)
+    line.session.end(first)
+    line.session.end(LinkError("lost", "again"))
+    assert line.ends == [first]
+
+
 def test_qos_0_leaves_nothing_behind(line: Line) -> None:
     for _ in range(50):
         line.publish(10, qos=0)
         line.broker.recv(4096)
     assert len(line.acked) == 500
     assert (line.session.inflight, line.session._acked, len(line.session._client._out_packet)) == (0, [], 0)
+
+
+def test_qos_0_is_done_with_once_all_of_it_is_written(line: Line) -> None:
+    size = 3_000_000  # far more than the socket's buffer
+    line.session.cork()
+    assert line.session.publish("t", b"x" * size, 0, False, "token")
+    line.session.uncork()
+    assert line.acked == []
+    got = 0
+    while got < size:
+        got += len(line.broker.recv(65_536))
+        line.turn()
+    assert line.acked == ["token"]
 
 
 def test_acknowledgements_are_read_along_with_the_next_message_or_soon_after(tcp: Line) -> None:
