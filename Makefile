@@ -102,7 +102,7 @@ bench: $(VENV)/.dev ## Measure the figures of the README (ten minutes; needs Mos
 	@$(VENV)/bin/python -m bench $(ARGS)
 
 .PHONY: chaos
-chaos: $(VENV)/.dev ## Break it in every way of docs/durability.md, and print the table (as root; two hours; ARGS="-k kill")
+chaos: $(VENV)/.dev ## Break it in every way of docs/durability.md, and print the table (as root; one hour; ARGS="-k kill")
 	@tools/apt mosquitto gcc libc6-dev iproute2 nftables
 	@$(VENV)/bin/python tests/chaos $(ARGS)
 

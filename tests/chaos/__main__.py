@@ -22,18 +22,19 @@ from chaos_row import Row, table
 from rows_broker import bad_manners, black_hole, broker_killed
 from rows_clock import YEAR, boot_in_1970, earlier_boot, never_synchronised, steps
 from rows_device import backlog, replug
-from rows_disk import failing, full, killed_while_failing, read_only, slow
-from rows_kill import clean_stop, kill_9
+from rows_disk import failing, full, healthy, killed_while_failing, read_only, slow
+from rows_kill import clean_stop, kill_9, killed_in_outage
 from rows_power import power_cut
 
 SEED = 20261124
 
 ROWS: dict[str, Callable[[], Row]] = {
     "kill strict": partial(kill_9, "strict", 2000, seed=SEED, long=True),
-    "kill strict away": partial(kill_9, "strict", 2000, seed=SEED + 10, outages=True, long=True),
-    "kill spill": partial(kill_9, "spill", 1000, seed=SEED + 20, long=True),
+    "kill strict away": partial(kill_9, "strict", 600, seed=SEED + 10, outages=True, long=True),
+    "kill spill": partial(kill_9, "spill", 400, seed=SEED + 20, long=True),
     "kill spill away": partial(kill_9, "spill", 1000, seed=SEED + 30, span=1.0, outages=True, long=True),
     "kill memory away": partial(kill_9, "memory", 200, seed=SEED + 40, outages=True, long=True),
+    "outage spill": partial(killed_in_outage, 5, seconds=20.0, durability="spill", seed=SEED, long=True),
     "stop strict": partial(clean_stop, "strict", 50, seed=SEED),
     "stop spill": partial(clean_stop, "spill", 50, seed=SEED),
     "stop spill away": partial(clean_stop, "spill", 50, seed=SEED, outages=True),
@@ -57,6 +58,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "disk full": partial(full, 10),
     "disk full strict": partial(full, 10, durability="strict"),
     "disk ro": read_only,
+    "nothing": partial(healthy, 60.0),
     "disk slow strict": partial(slow, 20.0, delay=0.2, durability="strict"),
     "disk slow": partial(slow, 20.0, delay=0.2, durability="spill"),
     "clock steps": partial(steps, [-YEAR, YEAR, -30.0, 30.0], seconds=5.0, long=True),

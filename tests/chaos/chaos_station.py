@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +25,9 @@ from bench import common
 
 PATIENCE = 60.0
 """Seconds for what must happen; reached only by a run that fails."""
+
+SHM = Path("/dev/shm")
+"""A tmpfs (shm_overview(7)); not there in some containers."""
 
 QUICK = {"retry_min": "50ms", "retry_max": "200ms"}
 """A link that does not wait long: it is the outbox that is tried here, and not the back-off."""
@@ -281,7 +286,14 @@ class Stage:
         # First the agents: without a broker they would only log.
         for child in self.children:
             child.process.kill()
+            child.process.wait()
         self.stack.close()
+
+    def in_memory(self, name: str) -> Path:
+        """A directory on a disk that is never slow, for harm that needs no real one: kill -9 leaves the page cache."""
+        folder = Path(tempfile.mkdtemp(prefix=f"outstation-{name}-", dir=SHM if SHM.is_dir() else self.folder))
+        self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def relay(self) -> Relay:
         return self.stack.enter_context(Relay(self.broker.port))

@@ -118,6 +118,6 @@ def black_hole(times: int, *, keepalive: int, busy: bool, long: bool) -> Row:
     how = "under load" if busy else "in silence"
     row = Row(f"black hole (nft drop between namespaces), {how}, `keepalive = {keepalive}`", times, verdict)
     row.notes.append(f"given up after {max(noticed):.1f} s at most")
-    slack = 0.1 if long else 2.0
+    slack = 0.1 if long else 1.0
     row.limit("noticed within 1.5 times the keepalive", max(noticed) <= 1.5 * keepalive + slack)
     return row

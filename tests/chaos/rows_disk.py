@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from chaos_journal import Op, read
 from chaos_row import Row
 from chaos_shims import Disk
 from chaos_station import Stage, Station
@@ -133,19 +133,17 @@ def full(times: int, *, durability: str = "spill") -> Row:
     """A file system of 1 MiB that somebody else fills to the last block, and clears again."""
     with Stage() as stage:
         state = stage.folder / "disk"
-        with tmpfs(state, "1m"):
-            station = Station(stage, "s", state=state, outbox={"durability": durability}, status={"interval": "200ms"})
-            filler = state / "filler"
-            row = _fails_for_a_while(
-                station,
-                f"disk full (tmpfs of 1 MiB), `{durability}`",
-                times,
-                partial(_fill, filler),
-                partial(filler.unlink, missing_ok=True),
-                durability,
-            )
-            stage.__exit__()
-    return row
+        stage.stack.enter_context(tmpfs(state, "1m"))
+        station = Station(stage, "s", state=state, outbox={"durability": durability}, status={"interval": "200ms"})
+        filler = state / "filler"
+        return _fails_for_a_while(
+            station,
+            f"disk full (tmpfs of 1 MiB), `{durability}`",
+            times,
+            partial(_fill, filler),
+            partial(filler.unlink, missing_ok=True),
+            durability,
+        )
 
 
 def _fill(path: Path) -> None:
@@ -162,24 +160,22 @@ def read_only(*, durability: str = "spill") -> Row:
     """The file system is read-only when the agent starts, and is mounted read-write while it runs."""
     with Stage() as stage:
         state = stage.folder / "disk"
-        with tmpfs(state, "16m"):
-            station = Station(stage, "s", state=state, outbox={"durability": durability}, status={"interval": "200ms"})
-            station.start()
-            station.open()
-            station.device.run(0.3, RATE)
-            station.settle()
-            station.terminate()
-            remount(state, "ro")
-            row = _fails_for_a_while(
-                station,
-                f"read-only at the start, remounted read-write later, `{durability}`",
-                1,
-                lambda: None,
-                partial(remount, state, "rw"),
-                durability,
-            )
-            stage.__exit__()
-    return row
+        stage.stack.enter_context(tmpfs(state, "16m"))
+        station = Station(stage, "s", state=state, outbox={"durability": durability}, status={"interval": "200ms"})
+        station.start()
+        station.open()
+        station.device.run(0.3, RATE)
+        station.settle()
+        station.terminate()
+        remount(state, "ro")
+        return _fails_for_a_while(
+            station,
+            f"read-only at the start, remounted read-write later, `{durability}`",
+            1,
+            lambda: None,
+            partial(remount, state, "rw"),
+            durability,
+        )
 
 
 def slow(seconds: float, *, delay: float, durability: str) -> Row:
@@ -221,5 +217,28 @@ def slow(seconds: float, *, delay: float, durability: str) -> Row:
     return row
 
 
-def have_root() -> bool:
-    return os.geteuid() == 0
+def healthy(seconds: float) -> Row:
+    """Nothing is broken: under ``spill`` on a healthy link not a byte is written."""
+    with Stage() as stage:
+        state = stage.folder / "disk"
+        disk = Disk(state, stage.folder, "s", journal=True)
+        assert disk.journal is not None
+        station = Station(stage, "s", state=state, shims=[disk.env], outbox={"durability": "spill"})
+        station.start()
+        station.open()
+        station.settle()  # its range of numbers is reserved
+        station.until(lambda: disk.synced, "a sync of the numbers' range")
+        begin = time.monotonic()
+        station.device.run(seconds, RATE)
+        station.settle()
+        end = time.monotonic()
+        written = [each for each in read(disk.journal) if begin < each.at < end and each.op is Op.WRITE]
+        station.terminate()
+        verdict = station.verdict()
+    row = Row(f"nothing, for {seconds:g} s at {RATE:.0f} lines/s, `spill`", 1, verdict)
+    octets = sum(len(each.data) for each in written)
+    row.notes.append(f"{octets} bytes written")
+    # A reading is not acknowledged within spill_after where the machine is busy with other things.
+    row.limit("nothing is written on a healthy link", octets == 0, speed=True)
+    row.limit("nothing comes twice", verdict.duplicates == 0)
+    return row

@@ -97,7 +97,7 @@ def _cut_at_random(
         if rng.random() < 0.6:
             away = not away
             (station.cut if away else station.mend)()
-            device.run(rng.uniform(0, 0.6), RATE)
+            device.run(rng.uniform(0, 1.2), RATE)
         station.kill()
         changes = list(read(disk.journal))
         replay = Replay(before)
@@ -124,7 +124,7 @@ def power_cut(durability: str, rounds: int, *, seed: int, images: int, lanes: in
         stations = []
         works = []
         for lane in range(lanes):
-            state = stage.folder / f"s{lane}-disk"
+            state = stage.folder / f"s{lane}-disk" if long else stage.in_memory(f"s{lane}")
             disk = Disk(state, stage.folder, f"s{lane}", journal=True)
             station = Station(stage, f"s{lane}", state=state, shims=[disk.env], outbox={"durability": durability})
             stations.append(station)

@@ -18,17 +18,18 @@ from chaos_row import Row
 from rows_broker import bad_manners, black_hole, broker_killed
 from rows_clock import YEAR, boot_in_1970, earlier_boot, never_synchronised, steps
 from rows_device import backlog, replug
-from rows_disk import failing, full, killed_while_failing, read_only, slow
-from rows_kill import clean_stop, kill_9
+from rows_disk import failing, full, healthy, killed_while_failing, read_only, slow
+from rows_kill import clean_stop, kill_9, killed_in_outage
 from rows_power import power_cut
 
 ROWS: dict[str, Callable[[], Row]] = {  # those first that take longest
-    "kill -9, strict": partial(kill_9, "strict", 112, seed=1, outages=True, long=False),
-    "kill -9, spill": partial(kill_9, "spill", 88, seed=2, outages=True, long=False),
+    "kill -9, strict": partial(kill_9, "strict", 116, seed=1, outages=True, long=False),
+    "kill -9, spill": partial(kill_9, "spill", 84, seed=2, span=0.8, outages=True, long=False),
     "power cut, strict": partial(power_cut, "strict", 16, seed=5, images=10, long=False),
     "power cut, spill": partial(power_cut, "spill", 10, seed=6, images=10, long=False),
     "power cut, memory": partial(power_cut, "memory", 4, seed=7, images=10, long=False),
     "kill -9, memory": partial(kill_9, "memory", 16, seed=3, outages=True, long=False),
+    "killed in an outage": partial(killed_in_outage, 2, seconds=2.0, durability="spill", seed=8, long=False),
     "clean stop, strict": partial(clean_stop, "strict", 3, seed=4),
     "clean stop, spill": partial(clean_stop, "spill", 3, seed=4),
     "clean stop, broker away": partial(clean_stop, "spill", 3, seed=4, outages=True),
@@ -46,6 +47,7 @@ ROWS: dict[str, Callable[[], Row]] = {  # those first that take longest
     "disk fails altogether when it is killed": partial(killed_while_failing, errno.EIO, 1, read=True),
     "disk full": partial(full, 1),
     "disk read-only": read_only,
+    "nothing": partial(healthy, 2.0),
     "slow disk, strict": partial(slow, 2.0, delay=0.2, durability="strict"),
     "slow disk, spill": partial(slow, 2.0, delay=0.2, durability="spill"),
     "clock stepped": partial(steps, [-YEAR, YEAR, -30.0, 30.0], seconds=0.5, long=False),
