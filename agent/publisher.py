@@ -95,6 +95,7 @@ class Publisher:
         self._old = Stream(outbox, settings.batch, rate=replay_rate if first else None)  # under fifo all there is
         self._live = Stream(outbox, settings.batch, live=True)
         self._old_room = 0  # messages of the backlog that may be in flight, under live_first
+        self._careful = False  # one message at a time: parts of an array that was too large for the broker
         self._later: TimerEvent | None = None  # pumps again, where readings are held or may not all go out at once
         self._up = False
         self._connected_ns = 0
@@ -217,7 +218,8 @@ class Publisher:
     def _send_stream(self, stream: Stream, room: int, until_ns: int | None) -> None:
         link, topics, groups = self._link, self._topics, stream.groups
         taken = 0
-        while room > 0:
+        self._careful = self._careful and bool(groups or self._in_flight)
+        while room > 0 and not (self._careful and self._in_flight):
             if not groups:
                 if taken >= TURN:
                     self._again = True
@@ -282,8 +284,17 @@ class Publisher:
         self._go_on()
 
     def _refuse(self, token: Any, topic: str, error: LinkError) -> None:
+        readings = self._landed(token)
+        if readings and len(token) > 1 and error.reason == "too_large":
+            # The array, not its readings. What is in flight behind it comes first this once; its parts go one by one, for
+            # they may be too large as well.
+            self._careful = True
+            live = self._outbox.live_first and type(token) is not BacklogGroup
+            (self._live if live else self._old).halve(token)
+            self._go_on()
+            return
         self._warn("message.refused", topic, reason=error.reason, error=error)
-        if self._landed(token):
+        if readings:
             self._refused += len(token)
             self._outbox.discard(token)
         self._go_on()

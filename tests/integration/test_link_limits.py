@@ -35,6 +35,21 @@ def readings(messages: list[Message]) -> list[int]:
     return [one["seq"] for part in parts for one in (part if isinstance(part, list) else [part])]
 
 
+def test_an_array_that_the_broker_finds_too_large_is_halved_and_its_readings_arrive() -> None:
+    with (
+        mosquitto(config="message_size_limit 1000") as broker,
+        Subscriber(broker.url, "outstation/#") as subscriber,
+        rig(broker.url, version="5", batch=100) as it,
+    ):
+        it.put(50)
+        it.link.start()
+        it.until(lambda: it.outbox.depth == 0, 30.0)
+        assert (it.publisher.stats().refused, it.outbox.dropped, it.ups) == (0, {}, 1)
+        subscriber.wait_for(lambda messages: len(readings(messages)) >= 50)
+        assert readings(subscriber.messages) == list(range(1, 51))
+        it.drain_link()
+
+
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
 def test_a_reading_larger_than_the_brokers_packets_is_set_aside_and_all_others_arrive(
     version: str, caplog: pytest.LogCaptureFixture
