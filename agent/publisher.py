@@ -286,8 +286,8 @@ class Publisher:
     def _refuse(self, token: Any, topic: str, error: LinkError) -> None:
         readings = self._landed(token)
         if readings and len(token) > 1 and error.reason == "too_large":
-            # The array, not its readings. What is in flight behind it comes first this once; its parts go one by one, for
-            # they may be too large as well.
+            # The array, not its readings. What is in flight behind it comes first this once; its parts go one by one,
+            # for they may be too large as well.
             self._careful = True
             live = self._outbox.live_first and type(token) is not BacklogGroup
             (self._live if live else self._old).halve(token)
