@@ -102,10 +102,14 @@ def _broker(config: Config, notes: list[str]) -> Iterator[str]:
 
 def _outbox(config: Config, notes: list[str]) -> str:
     outbox = config.outbox
-    if outbox.durability != "memory":
-        notes.append(f'outbox.durability = "{outbox.durability}" keeps readings in memory alone in this version')
-    where = "" if outbox.durability == "memory" else f" in {outbox.file()}"
-    return f"{outbox.durability}{where}, up to {size_text(outbox.max_bytes)} and {duration_text(outbox.max_age)}"
+    file = outbox.file()
+    there = next(folder for folder in file.parents if folder.exists())  # it makes what is missing of its path
+    if not there.is_dir():
+        notes.append(f"{file} (outbox.path): {there} is not a directory")
+    elif not os.access(file if file.exists() else there, os.W_OK):
+        notes.append(f"{file} (outbox.path): this user may not write {'it' if file.exists() else f'to {there}'}")
+    bounds = f"up to {size_text(outbox.max_bytes)} and {duration_text(outbox.max_age)}, then {outbox.policy}"
+    return f"{outbox.durability}, {file}, {bounds}; replay {outbox.replay}"
 
 
 def _reads(device: Device, notes: list[str]) -> str:

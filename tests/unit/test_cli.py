@@ -36,7 +36,7 @@ username = "ann"
 password_env = "OUTSTATION_TEST_PASSWORD"
 ca_file = "/nowhere/ca.pem"
 [outbox]
-path = "/nowhere/outbox.db"
+path = "PORT/outbox.db"
 [[device]]
 name = "weather"
 driver = "lines"
@@ -84,7 +84,7 @@ broker      mqtts://broker.example:8883
             mqtt://10.0.0.2:1884
             MQTT 3.1.1 as outstation-greenhouse-1, user bob, password from $OUTSTATION_TEST_PASSWORD
             readings with QoS 1, json, one a message
-outbox      spill in /nowhere/outbox.db, up to 256MB and 30d
+outbox      spill, DIR/port/outbox.db, up to 256MB and 30d, then drop_oldest; replay fifo
 topics      outstation/greenhouse-1/availability  online or offline, retained, also the Will
             outstation/greenhouse-1/status  every 60s, retained
             outstation/greenhouse-1/info  retained
@@ -106,7 +106,7 @@ device      scale  (driver lines)
 
 Not wrong, but to know:
   - /nowhere/ca.pem (mqtt.ca_file) is not there now
-  - outbox.durability = "spill" keeps readings in memory alone in this version
+  - DIR/port/outbox.db (outbox.path): DIR/port is not a directory
   - scale: /nowhere/ttyUSB0 is not there now; it is opened as soon as it is
 """
     )
