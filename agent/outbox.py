@@ -166,7 +166,7 @@ class Outbox:
     def put(self, readings: Sequence[Reading]) -> None:
         """Keep readings of one device, in order; drop by policy what is too much."""
         lane = self._new if self.connected and self.live_first else self._old
-        tight = self._durable and self.in_memory > MEMORY_MOST
+        tight = self._disk.behind and self.in_memory > MEMORY_MOST
         kept: list[Reading] = []
         for reading in readings:
             needed = ROW_COST + len(reading.body) if self._durable else cost(reading)

@@ -98,6 +98,11 @@ class Disk:
             "slowest_s": round(self._slowest, 4),
         }
 
+    @property
+    def behind(self) -> bool:
+        """More waits to be written than a disk that works would leave."""
+        return self._pending.crowded(connected=False)
+
     # --- its life
 
     def start(self, devices: Sequence[str], on_open: Callable[[], object]) -> None:

@@ -138,6 +138,7 @@ class Store:
             db.executescript(
                 f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
             )
+            version = VERSION
         elif self._pragma("application_id") != APPLICATION_ID:
             raise OutboxError(f"{self.path} is a database of some other program; set outbox.path to another file")
         elif version > VERSION:
@@ -149,8 +150,7 @@ class Store:
         self._pragma("synchronous = FULL")  # each commit survives a power cut
         self._pragma("cache_size = -1000")  # KiB; rows are written and read in order
         for step in range(version, VERSION):
-            if step in _MIGRATIONS:
-                db.executescript(f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step + 1}; COMMIT;")
+            db.executescript(f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step + 1}; COMMIT;")
         return self._contents(db, boot)
 
     def _contents(self, db: sqlite3.Connection, boot: Boot) -> Contents:

@@ -202,6 +202,39 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> 
     assert os.listdir(tmp_path) == ["o.db"]
 
 
+def test_an_older_file_is_brought_up_to_date_with_all_that_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "o.db"
+    filled(path, 5)
+    monkeypatch.setattr("agent.outbox_store.VERSION", VERSION + 2)
+    added = "ALTER TABLE meta ADD COLUMN note TEXT; "
+    dropped = "ALTER TABLE meta DROP COLUMN note; CREATE TABLE later (x); "
+    monkeypatch.setattr("agent.outbox_store._MIGRATIONS", {VERSION: added, VERSION + 1: dropped})
+    for _ in range(2):  # the second time there is nothing to do
+        store = Store(path)
+        contents = store.open(BOOT)
+        assert contents.numbers == {"d": Numbers(70_000, resumed=True)}
+        assert [reading.row for reading in store.fetch(0, ALL, 9)] == [1, 2, 3, 4, 5]
+        assert store._pragma("user_version") == VERSION + 2
+        store.close()
+    fresh = Store(tmp_path / "fresh.db")
+    fresh.open(BOOT)  # a new file is of the newest form at once
+    assert fresh._value("SELECT COUNT(*) FROM sqlite_master WHERE name = 'later'") == 0
+    fresh.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "o.db"
+    filled(path, 5)
+    with monkeypatch.context() as newer:
+        newer.setattr("agent.outbox_store.VERSION", VERSION + 1)
+        newer.setattr("agent.outbox_store._MIGRATIONS", {VERSION: "DROP TABLE reading; DROP TABLE nothing; "})
+        with pytest.raises(sqlite3.OperationalError):
+            Store(path).open(BOOT)
+    assert rows(path) == [1, 2, 3, 4, 5]
+
+
 def test_one_agent_a_file(tmp_path: Path) -> None:
     path = tmp_path / "o.db"
     first, second = Lock(path), Lock(path)
