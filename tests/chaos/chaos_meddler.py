@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Literal, Self
@@ -102,7 +103,7 @@ class _Pair:
 
     def close(self) -> None:
         self.closed = True
-        self.meddler.ended()
+        self.meddler.ends.append(time.monotonic())
         for end in (self.agent, self.broker):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it; the last bytes still go out
@@ -111,8 +112,7 @@ class _Pair:
 class Meddler:
     """Listens on a port of 127.0.0.1, and passes MQTT 3.1.1 on to the broker's in its present manner."""
 
-    def __init__(self, target: int, on_end: Callable[[], object]) -> None:
-        """on_end is called at each end of a connection, from any thread."""
+    def __init__(self, target: int) -> None:
         self.target = target
         self.manner: Manner = "honest"
         self.connections = 0
@@ -120,7 +120,8 @@ class Meddler:
         """Connections that it has closed after a PUBLISH."""
         self.acks = 0
         """PUBACKs that the broker has sent."""
-        self.ended = on_end
+        self.ends: list[float] = []
+        """When connections ended, in seconds of CLOCK_MONOTONIC; in no order."""
         self._pairs: list[_Pair] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}"

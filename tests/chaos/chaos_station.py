@@ -7,8 +7,8 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
@@ -201,14 +201,17 @@ class Station:
     def cut(self) -> None:
         """Take the broker away from it."""
         assert self.relay is not None
-        begun = time.monotonic()
-        self.relay.cut()
-        self.cuts.append(Break(begun, time.monotonic()))
+        with self.breaking():
+            self.relay.cut()
 
-    def broken(self) -> None:
-        """Note that its link breaks now, by other hands."""
-        now = time.monotonic()
-        self.cuts.append(Break(now, now))
+    @contextmanager
+    def breaking(self) -> Iterator[None]:
+        """What is done within breaks its link."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.cuts.append(Break(begun, time.monotonic()))
 
     def mend(self) -> None:
         assert self.relay is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from chaos_judge import Break
 from chaos_meddler import Manner, Meddler
 from chaos_netns import Network
 from chaos_row import Row
@@ -29,8 +30,8 @@ def broker_killed(times: int, *, up: float, down: float, durability: str = "spil
         device.run(1.0, RATE)
         for _ in range(times):
             _subscribed(stage)
-            station.broken()
-            stage.broker.kill()
+            with station.breaking():
+                stage.broker.kill()
             device.run(down, RATE)
             stage.broker.start()
             device.run(up, RATE)
@@ -42,7 +43,7 @@ def broker_killed(times: int, *, up: float, down: float, durability: str = "spil
 
 def bad_manners(manner: Manner, times: int, *, durability: str = "spill") -> Row:
     """A broker with that manner for a while, then an honest one. times: of what it does wrong, at least."""
-    with Stage() as stage, Meddler(stage.broker.port, lambda: station.broken()) as meddler:
+    with Stage() as stage, Meddler(stage.broker.port) as meddler:
         station = Station(
             stage,
             "s",
@@ -67,6 +68,7 @@ def bad_manners(manner: Manner, times: int, *, durability: str = "spill") -> Row
         station.device.run(0.5, RATE)
         station.settle()
         station.terminate()
+        station.cuts += [Break(moment, moment) for moment in sorted(meddler.ends)]
         verdict = station.verdict()
     words = {
         "mute": 'broker that never acknowledges, `ack_timeout = "1s"`',
@@ -100,8 +102,8 @@ def black_hole(times: int, *, keepalive: int, busy: bool, long: bool) -> Row:
         station.open()
         station.settle()
         for _ in range(times):
-            station.broken()
-            network.drop()
+            with station.breaking():
+                network.drop()
             begin = time.monotonic()
             while network.connected(stage.broker.port):
                 assert time.monotonic() < begin + 10 * keepalive, "the black hole was not noticed"
