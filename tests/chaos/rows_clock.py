@@ -61,9 +61,9 @@ def steps(shifts: list[float], *, seconds: float, long: bool) -> Row:
                 station.settle()
                 end = time.monotonic()
                 paces.append(_paced(station, begin, end))
-                mine = [arrival for arrival in station.arrivals() if begin + 0.05 < arrival.at < end]
                 offset = time.time() - time.monotonic()
-                errors = [arrival.wall - offset - arrival.at for arrival in mine]
+                read = {line.number: line.read for line in station.device.lines() if (line.read or 0.0) > begin}
+                errors = [a.wall - offset - read[a.number] for a in station.arrivals() if a.number in read]
                 believed = wrong if wrong > -YEAR / 2 else 0.0
                 off.append(max(abs(error - believed) for error in errors))
         station.terminate()
