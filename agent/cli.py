@@ -10,25 +10,31 @@ import io
 import os
 import sys
 import traceback
-from typing import Any
+from importlib import import_module
+from typing import ClassVar
 
 import click
 
 from agent import __version__
-from agent.cli_broker import EX_UNAVAILABLE, broker_options
 from agent.cli_config import EX_CONFIG, config_option, load_config
 
+EX_DATAERR = 65
 EX_NOINPUT = 66
+EX_UNAVAILABLE = 69
 EX_SOFTWARE = 70
+EX_IOERR = 74
 EX_TEMPFAIL = 75
 STATUSES = {
     0: "done; for `run`: stopped as it was told to; for `verify`: proved",
-    1: "`verify`: a reading is lost or out of order; `demo`: it could not go on",
+    1: "`verify`: a reading is lost or out of order; `outbox`: the file is damaged, or something is left; `demo`: it "
+    "could not go on",
     2: "the command line is wrong",
-    EX_NOINPUT: "`verify`: no reading arrived",
+    EX_DATAERR: "`outbox`: not an outbox, one that is damaged, or one of another version",
+    EX_NOINPUT: "`outbox`: no such file, or it may not be read; `verify`: no reading arrived",
     EX_UNAVAILABLE: "the broker cannot be reached, or refuses us",
     EX_SOFTWARE: 'a callback hung, or was slow under on_slow = "stop"; or a defect of ours, with its traceback',
-    EX_TEMPFAIL: "another agent has the outbox; the log says which process",
+    EX_IOERR: "`outbox`: the disk refuses",
+    EX_TEMPFAIL: "another process has the outbox; its pid is told",
     EX_CONFIG: "the configuration is wrong, or a driver cannot be loaded; all that is wrong is listed",
 }
 """Exit statuses (sysexits.h), which systemd's unit tells apart. A second stop signal adds one: 128 + its number."""
@@ -40,7 +46,27 @@ class DriverFailure(click.ClickException):
     exit_code = EX_CONFIG
 
 
+class Commands(click.Group):
+    """Imports some of its commands when they are asked for: what they can say alone costs `run` milliseconds."""
+
+    later: ClassVar = {"outbox": "agent.cli_outbox", "verify": "agent.cli_verify_command"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self.later})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.later and cmd_name not in self.commands:
+            self.add_command(getattr(import_module(self.later[cmd_name]), cmd_name))
+        return super().get_command(ctx, cmd_name)
+
+    def load(self) -> None:
+        """Import all of them: ``commands`` is complete then."""
+        for name in self.later:
+            self.get_command(click.Context(self), name)
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="\b\nExit status:\n" + "\n".join(f"  {status:<3} {meaning}" for status, meaning in STATUSES.items()),
 )
@@ -185,50 +211,6 @@ def demo(broker: str | None, seconds: float | None, plain: bool) -> None:
     from agent import demo as show
 
     sys.exit(show.main(broker=broker, seconds=seconds, plain=plain))
-
-
-@cli.command(short_help="Prove that no reading is lost: a subscriber that counts.")
-@click.option(
-    "--url", metavar="URL", help="The broker: mqtt://, mqtts://, ws://, wss://. Default: the configuration's."
-)
-@broker_options
-@config_option
-@click.option("--agent", metavar="ID", help="This agent alone. Default: all, or with a configuration its own.")
-@click.option("--base", metavar="TOPIC", help="Topic before the agent's id. Default: outstation.")
-@click.option("--client-id", metavar="NAME", help="Have the broker keep a session under this name, and queue for it.")
-@click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="N", help="End after so long. Default: at Ctrl-C."
-)
-@click.option("--every", metavar="TIME", default="10s", show_default=True, help="Between two lines of totals.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object at the end, for scripts.")
-@click.option("--plain", is_flag=True, help="Plain lines instead of a live table; the default without a terminal.")
-def verify(file: str, **options: Any) -> None:
-    """Prove that no reading is lost: listen at the broker, and judge by the numbers of the readings alone.
-
-    For each device of each agent: how many arrived, how many are missing now (gaps in "seq"), came twice, or out of
-    order. It begins anywhere: the first number that it sees of a device is the beginning. Without --url, broker and
-    agent are those of the configuration.
-
-    What is missing may still come, from an agent that sends its backlog beside live readings; what is missing at the
-    end counts as lost. Gaps prove nothing before a reading marked "resumed", and while nobody listened: they are
-    counted apart. With --client-id the broker queues while the connection is away; a name must not be in use twice.
-
-    \b
-    Exit status:
-      0   nothing lost, nothing out of order; duplicates are allowed
-      1   something lost or out of order, or a number given twice
-      66  no reading arrived: nothing is proved
-      69  the broker cannot be reached, refuses us, or is away at the end
-
-    \b
-    Examples:
-      outstation verify
-      outstation verify --url mqtt://192.168.1.2 --agent greenhouse-1
-      outstation verify --url mqtts://broker.example --client-id verify-1 --seconds 3600 --json
-    """
-    from agent.cli_verify_options import start
-
-    sys.exit(start(file, **options))
 
 
 def main() -> None:

@@ -219,7 +219,8 @@ def markdown(text: str) -> str:
 
 def command_line() -> str:
     statuses = "\n".join(f"| {status} | {meaning} |" for status, meaning in STATUSES.items())
-    commands = "\n".join(map(help_text, sorted(cli.commands)))
+    cli.load()
+    commands = "\n".join(help_text(*path) for path in sorted(paths(cli)))
     return f"""# The command `outstation`
 
 `python -m agent` is the same.
@@ -242,14 +243,23 @@ eval "$(_OUTSTATION_COMPLETE=bash_source outstation)"     # also zsh_source and 
 """
 
 
-def help_text(name: str | None = None) -> str:
+def paths(group: click.Group) -> Iterator[tuple[str, ...]]:
+    """The names of all commands: ``("outbox",)``, ``("outbox", "stats")``."""
+    for name, command in group.commands.items():
+        yield (name,)
+        if isinstance(command, click.Group):
+            yield from ((name, *path) for path in paths(command))
+
+
+def help_text(*path: str) -> str:
     """The help of a command, or of all of it, as a terminal of 100 columns shows it."""
     settings: dict[str, Any] = {**cli.context_settings, "terminal_width": 100}
     context = click.Context(cli, info_name="outstation", **settings)
-    if name is None:
-        return f"```text\n{context.get_help()}\n```\n"
-    context = click.Context(cli.commands[name], info_name=name, parent=context)
-    return f"## outstation {name}\n\n```text\n{context.get_help()}\n```\n"
+    for name in path:
+        assert isinstance(context.command, click.Group)
+        context = click.Context(context.command.commands[name], info_name=name, parent=context)
+    heading = f"##{'#' * (len(path) - 1)} outstation {' '.join(path)}\n\n" if path else ""
+    return f"{heading}```text\n{context.get_help()}\n```\n"
 
 
 def main(arguments: list[str]) -> int:

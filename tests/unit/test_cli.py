@@ -27,6 +27,7 @@ from agent.driver import Context, DeviceConfig, Driver, Port
 from agent.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
+cli.load()
 GOOD = """
 [agent]
 id = "greenhouse-1"

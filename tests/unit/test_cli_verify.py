@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from agent import cli_verify_view
+from agent import cli_verify_command, cli_verify_view
 from agent.cli import cli
 from agent.cli_broker import broker_settings, in_options
 from agent.cli_verify_seen import Connection, Seen, as_json, line, totals, verdict
@@ -215,7 +215,7 @@ def test_a_wrong_command_line_says_what_would_be_right(arguments: list[str], wor
 
 
 def test_the_password_cannot_be_an_argument() -> None:
-    names = {option for parameter in cli.commands["verify"].params for option in parameter.opts}
+    names = {option for parameter in cli_verify_command.verify.params for option in parameter.opts}
     assert not {name for name in names if "pass" in name} - {"--password-file", "--password-env"}
 
 

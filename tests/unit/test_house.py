@@ -220,7 +220,11 @@ def test_run_imports_nothing_that_draws() -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     )
-    assert not heavy & set(result.stdout.split())
+    loaded = set(result.stdout.split())
+    assert not heavy & loaded
+    # What other commands are made of: each costs milliseconds until the first reading.
+    assert not {name for name in loaded if name.startswith("agent.cli_")} - {"agent.cli_config"}
+    assert not {"agent.tally", "agent.ranges", "agent.outbox_reader", "agent.testing", "agent.demo"} & loaded
 
 
 # ---- size and manners

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 
 from agent.cli import STATUSES, cli
@@ -18,6 +20,7 @@ from agent.errors import ConfigError
 from agent.registry import BUILTIN, discover
 
 ROOT = Path(__file__).resolve().parents[2]
+cli.load()
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +67,20 @@ def test_an_unknown_argument(generate: ModuleType) -> None:
     assert generate.main(["--chekc"]) == 2
 
 
-@pytest.mark.parametrize("name", sorted(cli.commands))
-def test_every_command_is_documented(name: str) -> None:
-    text = page("cli.md")
-    assert f"## outstation {name}\n" in text
-    for parameter in cli.commands[name].params:
-        assert all(option in text for option in parameter.opts if option.startswith("--"))
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield " ".join((*path, name)), command
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*item, id=item[0]) for item in commands(cli)])
+def test_every_command_is_documented(name: str, command: click.Command) -> None:
+    _, _, text = page("cli.md").partition(f"# outstation {name}\n")
+    section = text.partition("\n##")[0]
+    assert section
+    for parameter in command.params:
+        assert all(option in section for option in parameter.opts if option.startswith("--"))
 
 
 def test_every_status_is_documented() -> None:
