@@ -175,8 +175,9 @@ def test_a_lost_broker_costs_no_reading_and_no_order(
             outstation.wait_readings("weather", len(outstation.readings("weather")) + 1)
     first_arrivals = list(dict.fromkeys(numbers(outstation, "weather")))
     assert first_arrivals == list(range(1, last + 1))
+    before = len(outstation.readings("weather"))
     serial_device.send('{"n": 0}')
-    readings = outstation.wait_readings("weather", len(outstation.readings("weather")) + 1)
+    readings = outstation.wait_readings("weather", before + 1)
     assert readings[-1].extra == {}
     assert any(reading.extra == {"backfill": True} for reading in readings)
     status = outstation.wait_status(lambda s: s["link"]["reconnects"] == 3 and s["outbox"]["depth"] == 0)
