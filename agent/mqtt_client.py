@@ -10,6 +10,7 @@ from paho.mqtt import MQTTException
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import MQTTException as PropertiesException  # type: ignore[attr-defined]  # 2.1.0: its own
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -18,7 +19,7 @@ from agent.mqtt_wire import Wire
 
 __all__ = ["GARBAGE", "REFUSED", "Client", "MQTTErrorCode"]
 
-GARBAGE = (MQTTException, LookupError, ValueError, TypeError, AttributeError, struct.error)
+GARBAGE = (MQTTException, PropertiesException, LookupError, ValueError, TypeError, AttributeError, struct.error)
 """What paho may raise on bytes that no broker sends: 2.2.0 makes return codes of most of it, 2.1.0 does not."""
 
 REFUSED = 0x80

@@ -91,6 +91,7 @@ class Session:
         self._ended = False
         self._socket: SocketEvent | None = None
         self._pulse: Pulse | None = None
+        self._pings = False  # ourselves
         client = self._client = Client(wire, settings, client_id, will, self._on_ack)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -277,8 +278,9 @@ class Session:
             self._owner.session_acked(tokens)
 
     def _ping(self, due: bool) -> None:
-        """Have paho ping when it thinks fit; where the broker asks for no keepalive, it never does."""
-        if due and not self._client.keepalive:
+        """Have paho ping when it thinks fit: never, where the broker asks for no keepalive; and too late with 2.1.0,
+        where the broker's is shorter than ours."""
+        if due and self._pings:
             self._wire.cork()
             self._wire.send(_PINGREQ)
             self._write()
@@ -355,6 +357,7 @@ class Session:
             keepalive = getattr(properties, "ServerKeepAlive", keepalive)
         # Where it asks for none we want to know all the same.
         keepalive = keepalive or self._settings.keepalive
+        self._pings = keepalive != self._client.keepalive
         self._pulse = Pulse(self._manager, keepalive, self._wire, self._readable, self._ping, self._silent)
         self._limit.connected()
         self.max_packet = min(self.max_packet, self._limit.largest(self._manager.now()) or self.max_packet)
