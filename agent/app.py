@@ -142,6 +142,10 @@ class Agent:
         """Devices first: all of that is done on this thread, and would be slower beside what the link imports."""
         if not self._stopping:
             self.supervisor.start()
+            self.manager.call_soon(self._devices_started)
+
+    def _devices_started(self) -> None:
+        if not self._stopping:
             self.publisher.retain(self.topics.info, self._info())
             self.link.start()
 

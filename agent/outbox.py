@@ -21,6 +21,8 @@ from agent.outbox_settings import OutboxSettings
 
 MEMORY_MOST = 32_000_000
 """Bytes of memory at most, where there is a disk: more waits only while that does not take it."""
+BRAKE = 8_000_000
+"""Bytes of memory at which devices rest until the disk, which works but is slower than they, has caught up."""
 SLACK = 1_000_000
 """Bytes by which the bound may be passed while the disk makes room, or the devices come to rest under "block"."""
 RESUME_AT = 0.9
@@ -73,6 +75,7 @@ class Outbox:
         """Readings that the disk has lost."""
         self.blocked = False
         self.connected = False
+        self._braked = False
         self.live_first = settings.replay == "live_first"
         self._clock = clock
         self._settings = settings
@@ -166,7 +169,12 @@ class Outbox:
     def put(self, readings: Sequence[Reading]) -> None:
         """Keep readings of one device, in order; drop by policy what is too much."""
         lane = self._new if self.connected and self.live_first else self._old
-        tight = self._disk.behind and self.in_memory > MEMORY_MOST
+        tight = False
+        if self._disk.behind:
+            held = self.in_memory
+            tight = held > MEMORY_MOST
+            self._braked = self._disk.works and held > BRAKE
+            self._block(self.blocked or self._braked)
         kept: list[Reading] = []
         for reading in readings:
             needed = ROW_COST + len(reading.body) if self._durable else cost(reading)
@@ -240,6 +248,11 @@ class Outbox:
             self.blocked = blocked
             self.on_block(blocked)
 
+    def _unblock(self) -> None:
+        """The devices may be read again, if there is room."""
+        if not self._braked and self._size < self._most * RESUME_AT:
+            self._block(False)
+
     def _expire(self) -> None:
         """Drop what is older than max_age. Readings come nearly in order of time, so the first ones tell."""
         now = self._clock.mono_ns()
@@ -297,8 +310,8 @@ class Outbox:
         reading.gone = True
         self._size -= ROW_COST + len(reading.body) if self._durable else cost(reading)
         self._disk.forget(reading)
-        if self.blocked and self._size < self._most * RESUME_AT:
-            self._block(False)
+        if self.blocked:
+            self._unblock()
 
     def link_up(self) -> None:
         """What comes from now on is live."""
@@ -330,6 +343,18 @@ class Outbox:
         self._size += size + ROW_COST * count
         self._old.thinned(-count, -size)
         self._old.load((), all_of_it=not self._old.away)
+
+    def stored(self, row: int) -> None:
+        """Rows up to this one are on disk."""
+        for lane in self.lanes:
+            lane.let_go(row)
+        self.brake_off(self.in_memory < BRAKE / 2)
+
+    def brake_off(self, off: bool) -> None:
+        """The disk has caught up; or it does not work, and nothing is won by waiting for it."""
+        if self._braked and off:
+            self._braked = False
+            self._unblock()
 
     def loaded(self, lane: Lane, readings: Sequence[Reading], *, all_of_it: bool) -> None:
         """Readings are back from the disk."""

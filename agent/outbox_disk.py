@@ -103,6 +103,11 @@ class Disk:
         """More waits to be written than a disk that works would leave."""
         return self._pending.crowded(connected=False)
 
+    @property
+    def works(self) -> bool:
+        """Whether what waits will be written before long."""
+        return self._open and self.health.trouble is None
+
     # --- its life
 
     def start(self, devices: Sequence[str], on_open: Callable[[], object]) -> None:
@@ -331,8 +336,7 @@ class Disk:
         if self._strict:
             self.takeable = self._written
         if job.insert:
-            for lane in self._owner.lanes:
-                lane.let_go(self._written)
+            self._owner.stored(self._written)
             if self._strict:
                 self._owner.on_ready()
 
@@ -350,6 +354,7 @@ class Disk:
     def _without(self) -> None:
         """Go on without the disk."""
         self.takeable = _ALL
+        self._owner.brake_off(True)
         if self._on_open is not None:
             self.numbering.begin({}, self._devices, self._notes.jump())
             self._begin()

@@ -33,6 +33,7 @@ class Supervisor:
         self._env = Surroundings(manager, clock, sink, next_seq, on_state, paths, rng or random.Random())
         self.devices: dict[str, Device] = {}
         self._path_event: SocketEvent | None = None
+        self._stopping = False
 
     def add(self, driver: type[Driver], config: DeviceConfig) -> None:
         self.devices[config.name] = Device(self._env, driver, config)
@@ -42,6 +43,11 @@ class Supervisor:
             self._env.paths, on_readable=self._path_changed, name="hotplug"
         )
         for device in self.devices.values():
+            # A callback each: forty devices on a slow board shall not hold the loop in one piece.
+            self._env.manager.call_soon(self._start, device)
+
+    def _start(self, device: Device) -> None:
+        if not self._stopping:
             device.start()
 
     def block(self, blocked: bool) -> None:
@@ -52,6 +58,7 @@ class Supervisor:
 
     def stop(self, on_stopped: Callable[[], object]) -> None:
         """Stop all devices; on_stopped is called once all that was read has been parsed and handed on."""
+        self._stopping = True
         if self._path_event is not None:
             self._path_event.cancel()
         left = set(self.devices)

@@ -456,13 +456,50 @@ def test_a_disk_that_recovers_is_noticed_without_a_reading(path: Path, bad: BadD
     process.crash()
 
 
+@pytest.mark.parametrize("durability", ["spill", "strict"])
+def test_devices_rest_while_a_disk_that_works_is_slower_than_they(
+    path: Path, durability: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(path, durability=durability).start()
+    process.idle()
+    asked: list[bool] = []
+    process.outbox.on_block = asked.append
+    hand = process.outbox._disk._writer.hand
+    held: list[Any] = []
+    monkeypatch.setattr(process.outbox._disk._writer, "hand", held.append)
+    with patch("agent.outbox.BRAKE", 3_000_000):
+        while not asked:
+            process.put(500, size=100)
+        assert 3_000_000 < process.outbox.in_memory < 3_300_000
+        monkeypatch.setattr(process.outbox._disk._writer, "hand", hand)
+        hand(held[0])
+        process.until(lambda: asked == [True, False])
+        assert process.outbox.in_memory < 1_600_000
+    assert not process.outbox.dropped
+    process.crash()
+
+
+def test_nothing_waits_for_a_disk_that_does_not_work(path: Path, bad: BadDisk) -> None:
+    process = Process(path, spill_after="1ms").start()
+    asked: list[bool] = []
+    process.outbox.on_block = asked.append
+    with patch("agent.outbox.BRAKE", 1_000_000):
+        while not asked:
+            process.put(500, size=100)
+        bad.code = sqlite3.SQLITE_FULL
+        process.until(lambda: asked == [True, False])
+        process.put(5000, size=100)
+    assert asked == [True, False]
+    process.crash()
+
+
 def test_without_a_disk_memory_has_its_own_bound(path: Path, bad: BadDisk) -> None:
     process = Process(path, spill_after="1ms").start()
     bad.code = sqlite3.SQLITE_FULL
-    with patch("agent.outbox.MEMORY_MOST", 1_000_000):
+    with patch("agent.outbox.MEMORY_MOST", 2_000_000):
         for _ in range(40):
             process.put(500, size=50)
-        assert process.outbox.in_memory < 1_300_000
+        assert process.outbox.in_memory < 2_300_000
     got = process.drain()
     assert seqs(got) == list(range(20_001 - len(got), 20_001))
     assert process.outbox.dropped == {"d": 20_000 - len(got)}

@@ -168,6 +168,7 @@ class Bench:
 
     def start(self) -> None:
         self.supervisor.start()
+        self.manager.run_once(timeout=0)  # each device is started by a callback of its own
 
 
 @pytest.fixture
