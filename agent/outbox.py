@@ -17,12 +17,13 @@ from agent.model import Reading
 from agent.outbox_disk import Disk
 from agent.outbox_lane import Lane
 from agent.outbox_notes import OutboxClock
+from agent.outbox_pending import CROWD
 from agent.outbox_settings import OutboxSettings
 
 MEMORY_MOST = 32_000_000
 """Bytes of memory at most, where there is a disk: more waits only while that does not take it."""
 BRAKE = 8_000_000
-"""Bytes of memory at which devices rest until the disk, which works but is slower than they, has caught up."""
+"""Bytes of memory at which devices rest, as long as the disk (or, without one, the link) works and will catch up."""
 SLACK = 1_000_000
 """Bytes by which the bound may be passed while the disk makes room, or the devices come to rest under "block"."""
 RESUME_AT = 0.9
@@ -35,12 +36,13 @@ ROW_COST = 64
 
 # A Reading, its seq and stamp as integers, its place in a deque, and the allocator's rounding of all four (measured:
 # 281 bytes with a body of 38); its body comes on top. While in flight a dict's entry adds 92 more.
+_BYTES_COST = sys.getsizeof(b"")
 _READING_COST = sys.getsizeof(Reading("", 1 << 60, 1 << 60, b"")) + 3 * sys.getsizeof(1 << 60) + 8 + 24
 
 
 def cost(reading: Reading) -> int:
     """Bytes of memory that a waiting reading takes."""
-    return _READING_COST + sys.getsizeof(reading.body)
+    return _READING_COST + _BYTES_COST + len(reading.body)
 
 
 def _nothing(*_args: object) -> None:
@@ -126,7 +128,7 @@ class Outbox:
             return self._size
         away = self._old.away + self._new.away
         bodies = self._size - ROW_COST * (held + away) - self._old.away_bytes - self._new.away_bytes
-        return bodies + held * (_READING_COST + 33)
+        return bodies + held * (_READING_COST + _BYTES_COST)
 
     @property
     def lanes(self) -> tuple[Lane, Lane]:
@@ -169,12 +171,7 @@ class Outbox:
     def put(self, readings: Sequence[Reading]) -> None:
         """Keep readings of one device, in order; drop by policy what is too much."""
         lane = self._new if self.connected and self.live_first else self._old
-        tight = False
-        if self._disk.behind:
-            held = self.in_memory
-            tight = held > MEMORY_MOST
-            self._braked = self._disk.works and held > BRAKE
-            self._block(self.blocked or self._braked)
+        tight = self._old.held + self._new.held > CROWD and self._heavy()
         kept: list[Reading] = []
         for reading in readings:
             needed = ROW_COST + len(reading.body) if self._durable else cost(reading)
@@ -194,6 +191,14 @@ class Outbox:
         self._expire()
         if self._old.front or self._new.front:
             self.on_ready()
+
+    def _heavy(self) -> bool:
+        """Much is in memory: let the devices rest, if that will help. True past what memory may hold at all."""
+        held = self.in_memory
+        if held > BRAKE and (self._disk.works if self._durable else self.connected):
+            self._braked = True
+            self._block(True)
+        return self._durable and held > MEMORY_MOST
 
     def _make_room(self, needed: int, tight: bool) -> bool:
         """By policy. Whether ``needed`` bytes may be kept now; tight: it is memory that is short, and not the disk."""
@@ -293,14 +298,18 @@ class Outbox:
         for reading in readings:
             if self._landed(reading):
                 self._forget(reading)
-        self._disk.settled()
+        self._settled()
 
     def discard(self, readings: Iterable[Reading]) -> None:
         """They can never be delivered: forget them, and count each as dropped."""
         for reading in readings:
             if self._landed(reading):
                 self._drop(reading)
+        self._settled()
+
+    def _settled(self) -> None:
         self._disk.settled()
+        self.brake_off(self._braked and self.in_memory < BRAKE / 2)
 
     def _landed(self, reading: Reading) -> bool:
         row = reading.row
@@ -325,6 +334,7 @@ class Outbox:
         if self.live_first:
             self._old.join(self._new)
         self._disk.settled()
+        self.brake_off(not self._durable)
 
     # --- what the disk tells
 
@@ -351,7 +361,7 @@ class Outbox:
         self.brake_off(self.in_memory < BRAKE / 2)
 
     def brake_off(self, off: bool) -> None:
-        """The disk has caught up; or it does not work, and nothing is won by waiting for it."""
+        """Disk or link have caught up; or do not work, and nothing is won by waiting for them."""
         if self._braked and off:
             self._braked = False
             self._unblock()

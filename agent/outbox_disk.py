@@ -99,11 +99,6 @@ class Disk:
         }
 
     @property
-    def behind(self) -> bool:
-        """More waits to be written than a disk that works would leave."""
-        return self._pending.crowded(connected=False)
-
-    @property
     def works(self) -> bool:
         """Whether what waits will be written before long."""
         return self._open and self.health.trouble is None
@@ -147,7 +142,7 @@ class Disk:
 
     def forget(self, reading: Reading) -> None:
         """This one is acknowledged or dropped."""
-        self._pending.forget(reading, self._manager.now())
+        self._pending.forget(reading)
 
     def settled(self) -> None:
         """A number of readings were forgotten, or the link is lost."""
@@ -264,6 +259,8 @@ class Disk:
         thinned, self._thinned = self._thinned, None
         now = self._manager.now()
         self._slowest = max(self._slowest, now - self._job_since)
+        if job.insert:
+            self._pending.took(now - self._job_since)
         self._open = not answer.closed
         if answer.busy is not None:
             self._refused(answer.busy)

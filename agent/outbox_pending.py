@@ -14,7 +14,11 @@ FORGET_AFTER = 0.1
 FORGET_MOST = 1000
 """Acknowledged readings on disk that are not waited with any longer."""
 GROUP_MOST = 2000
-"""Readings in one commit: 2 ms of the interpreter's lock to hand them over, and 1 MB meanwhile."""
+"""Readings in one commit, on a disk that takes GROUP_TIME for it: 1 MB of memory meanwhile."""
+GROUP_LARGEST = 8000
+"""Readings in one commit of a slow disk: what it takes for each is little beside what it takes for each commit."""
+GROUP_TIME = 0.02
+"""Seconds; a commit that took longer makes the next group larger, in proportion."""
 CROWD = 4096
 """Readings in memory past which, without a link, none waits for ``spill_after``: a flood would take 0.3 kB for each."""
 ALONG = 0.9
@@ -25,6 +29,8 @@ class Pending:
     """Readings to be written, in order of arrival, and rows to be deleted. spill_after: in seconds."""
 
     def __init__(self, durability: Durability, spill_after: float) -> None:
+        self.most = GROUP_MOST
+        """Readings in the next commit, at most."""
         self.handed = 0
         """Rows up to this one are on disk, or with the job that is under way."""
         self._durability = durability
@@ -58,11 +64,9 @@ class Pending:
         while unwritten and unwritten[0].gone:
             unwritten.popleft()
 
-    def forget(self, reading: Reading, now: float) -> None:
+    def forget(self, reading: Reading) -> None:
         """This one is acknowledged or dropped: it need not be on disk."""
         if reading.row <= self.handed:
-            if not self._forgotten:
-                self._forget_at = now + FORGET_AFTER
             self._forgotten.append(reading.row)
 
     def group(self, now_ns: int, *, connected: bool, everything: bool) -> list[Reading]:
@@ -78,12 +82,16 @@ class Pending:
             if connected:  # an acknowledgement may still come in time; without a link none can
                 youngest -= int(self._spill_ns * ALONG)
         group: list[Reading] = []
-        while unwritten and len(group) < GROUP_MOST and (unwritten[0].mono_ns <= youngest or everything):
+        while unwritten and len(group) < self.most and (unwritten[0].mono_ns <= youngest or everything):
             reading = unwritten.popleft()
             if not reading.gone:
                 group.append(reading)
                 self.handed = reading.row
         return group
+
+    def took(self, seconds: float) -> None:
+        """How long the last commit took."""
+        self.most = min(GROUP_LARGEST, max(GROUP_MOST, int(GROUP_MOST * seconds / GROUP_TIME)))
 
     def deletions(self, now: float, *, along: bool) -> list[int]:
         """Rows to be deleted now. along: something is written anyway."""
@@ -109,6 +117,8 @@ class Pending:
 
     def due(self, now: float, now_ns: int, connected: bool) -> float:
         """When something has to be written or deleted, in seconds like ``now``."""
+        if self._forgotten and self._forget_at == NEVER:
+            self._forget_at = now + FORGET_AFTER
         if self.crowded(connected):
             return now
         if not self._unwritten or self._durability != "spill":

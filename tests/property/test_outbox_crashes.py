@@ -242,6 +242,7 @@ def test_nothing_is_lost_repeated_or_out_of_order_but_what_a_crash_may_cost(
         patch("agent.outbox_lane.KEEP", 4),
         patch("agent.outbox_disk.KEEP", 4),
         patch("agent.outbox_pending.GROUP_MOST", 7),
+        patch("agent.outbox_pending.GROUP_LARGEST", 7),
         patch("agent.outbox_pending.CROWD", 20),
         patch("agent.outbox_seq.FIRST_RANGE", 40),
     ):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -190,6 +191,26 @@ def test_block_asks_for_rest_at_the_bound_and_for_more_below_it() -> None:
     assert asked == [True]
     outbox.ack(taken[9:])
     assert (asked, outbox.blocked) == ([True, False], False)
+
+
+def test_devices_rest_while_a_link_that_is_up_is_slower_than_they() -> None:
+    with patch("agent.outbox.BRAKE", 3_000_000):
+        outbox = make()
+        asked: list[bool] = []
+        outbox.on_block = asked.append
+        outbox.put(readings(1, 15_000))  # no link: nothing is won by waiting
+        assert asked == []
+        outbox.link_up()
+        outbox.put(readings(15_001, 15_001))
+        assert asked == [True]
+        taken = outbox.take(9000)
+        outbox.ack(taken[:4000])
+        assert asked == [True]
+        outbox.ack(taken[4000:])
+        assert asked == [True, False]
+        outbox.put(readings(15_002, 24_002))
+        outbox.rewind()
+        assert (asked, outbox.dropped) == ([True, False, True, False], {})
 
 
 def test_block_has_an_end_where_devices_do_not_rest() -> None:

@@ -237,14 +237,15 @@ def test_the_form_of_a_message_depends_on_batch_and_not_on_chance(batch: object,
     assert type(world.link.payloads()[-1]) is (list if isinstance(batch, int) and batch > 1 else dict)
 
 
-def test_auto_makes_arrays_as_large_as_the_backlog_demands_and_no_larger_than_a_hundred() -> None:
+def test_auto_sends_few_readings_one_by_one_and_many_in_arrays_of_a_hundred_at_most() -> None:
     world = World(batch="auto", window=11)
-    world.put(250)
-    world.link.connect()  # "online" takes one of the eleven
-    assert list(map(len, world.link.payloads())) == [25] * 10
-    world.put(100_000)
+    world.link.connect()
     world.link.ack()
-    assert max(map(len, world.link.payloads())) == 100
+    world.link.sent.clear()
+    world.put(4)
+    assert [type(payload) for payload in world.link.payloads()] == [dict] * 4
+    world.put(250)
+    assert [len(payload) for payload in world.link.payloads()[4:]] == [100, 100, 50]
 
 
 def test_a_refused_reading_is_set_aside_and_the_next_one_goes_on() -> None:
