@@ -203,7 +203,7 @@ def test_devices_rest_while_a_link_that_is_up_is_slower_than_they() -> None:
         outbox.link_up()
         outbox.put(readings(15_001, 15_001))
         assert asked == [True]
-        taken = outbox.take(9000)
+        taken = outbox.take(12_000)
         outbox.ack(taken[:4000])
         assert asked == [True]
         outbox.ack(taken[4000:])
