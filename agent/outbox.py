@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.errors import OutboxBusy
 from agent.events import EventManager
+from agent.logline import line
 from agent.model import Reading
 from agent.outbox_disk import Disk
 from agent.outbox_lane import Lane
@@ -89,8 +90,8 @@ class Outbox:
         self._size = 0
         self._row = 0
         self._nth, self._cursor = 2, 0  # of the present round of thinning
-        log = log or logging.getLogger("outstation.outbox")
-        self._disk = Disk(manager, settings, settings.file(), clock, self, agent=agent, log=log)
+        self._log = log or logging.getLogger("outstation.outbox")
+        self._disk = Disk(manager, settings, settings.file(), clock, self, agent=agent, log=self._log)
         self.next_seq = self._disk.numbering.take
 
     # --- what it holds
@@ -246,7 +247,9 @@ class Outbox:
         self._count(reading)
 
     def _count(self, reading: Reading) -> None:
-        self.dropped[reading.device] = self.dropped.get(reading.device, 0) + 1
+        count = self.dropped[reading.device] = self.dropped.get(reading.device, 0) + 1
+        if not count & (count - 1):  # the 1st, 2nd, 4th, 8th ...
+            self._log.error(line("outbox.dropped", device=reading.device, times=count, policy=self._settings.policy))
 
     def _block(self, blocked: bool) -> None:
         if blocked != self.blocked:

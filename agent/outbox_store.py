@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from agent.model import Reading
 
 APPLICATION_ID = 0x4F757473
 """``PRAGMA application_id``, "Outs": what file(1) and we know the file by."""
+CHECKPOINT_PAGES = 100
+"""Of 4 KiB, after which the journal is written back: what is deleted makes room in the file for what comes, so that a
+small disk, or one that is nearly full, is not held by the journal of readings that are long delivered."""
 VERSION = 1
 """``PRAGMA user_version``: of the schema below."""
 
@@ -98,6 +102,11 @@ def damaged(error: BaseException) -> bool:
     return isinstance(error, sqlite3.DatabaseError) and code in _DAMAGED
 
 
+def disk_full(error: sqlite3.Error) -> bool:
+    """Whether there was no room."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+
+
 def _fits(row: Row, types: tuple[type, ...]) -> bool:
     return len(row) == len(types) and all(type(value) is kind for value, kind in zip(row, types, strict=True))
 
@@ -149,6 +158,9 @@ class Store:
         self._pragma("journal_mode = WAL")
         self._pragma("synchronous = FULL")  # each commit survives a power cut
         self._pragma("cache_size = -1000")  # KiB; rows are written and read in order
+        self._pragma(f"wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        with suppress(sqlite3.OperationalError):  # there is no room for it; the journal is good as it is
+            self.checkpoint()
         for step in range(version, VERSION):
             db.executescript(f"BEGIN; {_MIGRATIONS[step]} PRAGMA user_version = {step + 1}; COMMIT;")
         return self._contents(db, boot)
@@ -343,11 +355,15 @@ class Store:
 
     # --- housekeeping
 
+    def checkpoint(self) -> None:
+        """Write the journal back into the file, and make it empty (sqlite.org/wal.html)."""
+        self._pragma("wal_checkpoint(TRUNCATE)")
+
     def give_back(self) -> None:
         """Nothing is left to keep: make the file as small as it was new. Cheap then, for there is nothing to copy."""
         self._drop_old_boots(self._open_db)
         self._open_db.execute("VACUUM")
-        self._pragma("wal_checkpoint(TRUNCATE)")
+        self.checkpoint()
 
     @property
     def free_bytes(self) -> int:

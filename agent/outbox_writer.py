@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,7 +17,7 @@ from agent.errors import OutboxBusy
 from agent.events.threads import start_thread
 from agent.model import Reading
 from agent.outbox_file import Lock, error_text, open_store, replace
-from agent.outbox_store import Boot, Contents, Store, damaged
+from agent.outbox_store import Boot, Contents, Store, damaged, disk_full
 
 _ROOMY = 1_000_000
 """Bytes of a file without readings that are given back to the disk."""
@@ -118,6 +119,9 @@ class Writer:
                 self._write(store, job, answer)
             except sqlite3.Error as error:
                 answer.trouble = error_text(error, self._path)
+                if disk_full(error):
+                    with suppress(sqlite3.Error):
+                        store.checkpoint()  # room for the next attempt, where there is any
                 if damaged(error):
                     self._replace(store, job, answer, error)
                     return

@@ -209,6 +209,8 @@ def test_devices_rest_while_a_link_that_is_up_is_slower_than_they() -> None:
         outbox.ack(taken[4000:])
         assert asked == [True, False]
         outbox.put(readings(15_002, 24_002))
+        outbox.put(readings(24_003, 24_003))
+        assert asked == [True, False, True]
         outbox.rewind()
         assert (asked, outbox.dropped) == ([True, False, True, False], {})
 
