@@ -381,8 +381,9 @@ def serial_device(name: str, line: Line | Path, **options: object) -> dict[str, 
 class Stage:
     """A folder, a broker in it, and whatever runs beside: all gone at the end."""
 
-    def __init__(self, *, durable: bool = False) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="outstation-bench-"))
+    def __init__(self, *, durable: bool = False, parent: Path | None = None) -> None:
+        """parent: where the folder is made; default: where temporary files are."""
+        self.folder = Path(tempfile.mkdtemp(prefix="outstation-bench-", dir=parent))
         self.broker = Broker(self.folder, durable=durable)
         self.children: list[Child] = []
         self.lines: list[Line] = []

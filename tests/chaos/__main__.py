@@ -68,9 +68,9 @@ ROWS: dict[str, Callable[[], Row]] = {
     "clock boot true": partial(earlier_boot, true=True),
     "clock boot untrue": partial(earlier_boot, true=False),
     "replug": partial(replug, 200, seed=SEED),
-    "backlog spill": partial(backlog, 1_000_000, durability="spill", replay="fifo"),
-    "backlog live": partial(backlog, 1_000_000, durability="spill", replay="live_first"),
-    "backlog strict": partial(backlog, 1_000_000, durability="strict", replay="live_first"),
+    "backlog spill": partial(backlog, 1_000_000, durability="spill", replay="fifo", long=True),
+    "backlog live": partial(backlog, 1_000_000, durability="spill", replay="live_first", long=True),
+    "backlog strict": partial(backlog, 1_000_000, durability="strict", replay="live_first", long=True),
 }
 
 

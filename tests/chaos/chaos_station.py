@@ -26,8 +26,9 @@ from bench import common
 PATIENCE = 60.0
 """Seconds for what must happen; reached only by a run that fails."""
 
-SHM = Path("/dev/shm")
-"""A tmpfs (shm_overview(7)); not there in some containers."""
+MEMORY = Path("/dev/shm")
+"""A tmpfs (shm_overview(7)), not there in some containers. On a disk that is busy, a page that is shared with the agent
+and its log would make it wait; and so would the outbox, while kill -9 leaves the page cache, and needs no disk."""
 
 QUICK = {"retry_min": "50ms", "retry_max": "200ms"}
 """A link that does not wait long: it is the outbox that is tried here, and not the back-off."""
@@ -262,7 +263,7 @@ class Stage:
 
     def __init__(self, *, address: str | None = None) -> None:
         """address: where the broker listens besides 127.0.0.1."""
-        self._stage = common.Stage(durable=True)
+        self._stage = common.Stage(durable=True, parent=MEMORY if MEMORY.is_dir() else None)
         self.folder: Path = self._stage.folder
         self.broker: common.Broker = self._stage.broker
         self.children: list[common.Child] = self._stage.children
@@ -292,9 +293,9 @@ class Stage:
             child.process.wait()
         self.stack.close()
 
-    def in_memory(self, name: str) -> Path:
-        """A directory on a disk that is never slow, for harm that needs no real one: kill -9 leaves the page cache."""
-        folder = Path(tempfile.mkdtemp(prefix=f"outstation-{name}-", dir=SHM if SHM.is_dir() else self.folder))
+    def on_disk(self, name: str) -> Path:
+        """A directory where temporary files are: for an outbox on a real disk, as the machine has it."""
+        folder = Path(tempfile.mkdtemp(prefix=f"outstation-{name}-"))
         self.stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return folder
 

@@ -47,7 +47,7 @@ def replug(times: int, *, seed: int, durability: str = "spill") -> Row:
     return row
 
 
-def backlog(count: int, *, durability: str, replay: str) -> Row:
+def backlog(count: int, *, durability: str, replay: str, long: bool) -> Row:
     """The broker is away while so many lines are read; then it is back, and a second device goes on speaking."""
     rate = 20.0
     with Stage() as stage:
@@ -55,6 +55,7 @@ def backlog(count: int, *, durability: str, replay: str) -> Row:
             stage,
             "s",
             devices=("flood", "live"),
+            state=stage.on_disk("s") if long else None,
             outbox={"durability": durability, "replay": replay},
             mqtt={"batch": 100},
         )

@@ -124,7 +124,7 @@ def power_cut(durability: str, rounds: int, *, seed: int, images: int, lanes: in
         stations = []
         works = []
         for lane in range(lanes):
-            state = stage.folder / f"s{lane}-disk" if long else stage.in_memory(f"s{lane}")
+            state = stage.on_disk(f"s{lane}") if long else stage.folder / f"s{lane}-disk"
             disk = Disk(state, stage.folder, f"s{lane}", journal=True)
             station = Station(stage, f"s{lane}", state=state, shims=[disk.env], outbox={"durability": durability})
             stations.append(station)

@@ -57,8 +57,8 @@ ROWS: dict[str, Callable[[], Row]] = {  # those first that take longest
     "an earlier boot, true": partial(earlier_boot, true=True),
     "an earlier boot, untrue": partial(earlier_boot, true=False),
     "unplugged": partial(replug, 40, seed=6),
-    "backlog, fifo": partial(backlog, 50_000, durability="spill", replay="fifo"),
-    "backlog, live_first": partial(backlog, 50_000, durability="spill", replay="live_first"),
+    "backlog, fifo": partial(backlog, 50_000, durability="spill", replay="fifo", long=False),
+    "backlog, live_first": partial(backlog, 50_000, durability="spill", replay="live_first", long=False),
 }
 
 TOOLS = {"black hole": ("ip", "nft", "nsenter", "unshare"), "disk full": ("mount",), "disk read-only": ("mount",)}
