@@ -15,6 +15,7 @@ from agent.errors import LinkError
 from agent.events import EventManager, TimerEvent
 from agent.logline import line
 from agent.mqtt_backoff import HUMAN, STABLE, Patience
+from agent.mqtt_connect import Attempt
 from agent.mqtt_dial import Dial
 from agent.mqtt_failback import Failback
 from agent.mqtt_limit import PacketLimit, packet_size
@@ -22,7 +23,6 @@ from agent.mqtt_settings import BrokerUrl, MqttSettings
 from agent.mqtt_stats import LinkStats, State
 
 if TYPE_CHECKING:
-    from agent.mqtt_connect import Attempt
     from agent.mqtt_inflight import Sent
     from agent.mqtt_session import Session
     from agent.mqtt_wire import Wire
@@ -199,8 +199,6 @@ class Link:
         self._connect()
 
     def _connect(self) -> None:
-        from agent.mqtt_connect import Attempt
-
         self._index = self._round.pop(0)
         self._enter("connecting")
         self._dial = Dial(self._manager, Attempt(self.url, self._settings), self._opened, self._not_opened)

@@ -9,16 +9,13 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from agent.errors import LinkError
 from agent.events import EventManager, TimerEvent, WorkRejected
 from agent.logline import Repeats, line
 from agent.mqtt_backoff import HUMAN
+from agent.mqtt_connect import Attempt
 from agent.mqtt_settings import BrokerUrl, MqttSettings
-
-if TYPE_CHECKING:
-    from agent.mqtt_connect import Attempt
 
 _SHARE = 1 / 16  # of the time that the first broker is away: the return is late by no more, as in mqtt_backoff
 _LONGEST = 60.0  # seconds between two probes: a TLS handshake and a hundred bytes
@@ -144,7 +141,6 @@ class Failback:
         self._timer = self._manager.create_timer_event(seconds, self._probe, repeat=False, name="mqtt.failback")
 
     def _probe(self) -> None:
-        from agent.mqtt_connect import Attempt
         from agent.mqtt_probe import probe
 
         self._timer = None

@@ -61,6 +61,8 @@ def open_store(path: Path, boot: Boot, wall_ns: int) -> tuple[Store, Contents]:
     Raises OutboxError where the file is not ours, sqlite3.Error or OSError where the disk refuses.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Made here, so that not everyone may read what the devices say; SQLite gives its other files the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
     store = Store(path)
     try:
         return store, store.open(boot)
