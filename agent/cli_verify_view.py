@@ -6,9 +6,11 @@ import json
 import sys
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from agent.cli_verify_seen import Key, Seen, as_json, line, summary, totals, verdict
+from agent.cli_verify_seen import counts as counts_of
 from agent.clock import Clock, rfc3339
 from agent.logline import Repeats
 from agent.tally import DeviceTally, compact
@@ -172,7 +174,9 @@ class LiveView:
         head.add_row("broker", link)
         head.add_row("listening", Text(f"{self._facts.listening}  (q ends)"))
         rate = self._rate(now, tally.received)
-        head.add_row("so far", Text(f"{_span(now - self._began_ns / 1e9)}, {totals(seen)}, {rate:.1f}/s"))
+        devices = f"{len(tally.devices)} device{'' if len(tally.devices) == 1 else 's'}"
+        span = _span(now - self._began_ns / 1e9)
+        head.add_row("so far", Text(f"{tally.received} readings of {devices} in {span}; {rate:.1f}/s now"))
         style = "bold red" if not tally.holds else "green" if tally.received else "yellow"
         head.add_row("now", Text(verdict(seen), style=style))
         parts: list[Any] = [head, self._table(now)]
@@ -185,50 +189,54 @@ class LiveView:
         return Group(*parts)
 
     def _table(self, now: float) -> Any:
+        """Numbers whole, however narrow the terminal: names are cut, then the reading is, then it is left out."""
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        rows = self._seen.devices()[:ROWS]
-        table = Table(box=box.SIMPLE_HEAD, expand=True, padding=(0, 1), pad_edge=False)
-        table.add_column("device", no_wrap=True, overflow="ellipsis")
-        table.add_column("state", no_wrap=True)
-        columns = [column for column in _COLUMNS if column[2] or any(column[1](device) for _, device in rows)]
-        for name in ("received", *(name for name, _, _, _ in columns), "age"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("last reading", ratio=1, overflow="ellipsis", no_wrap=True)
-        for (agent, name), device in rows:
-            state = self._seen.states.get((agent, name), "?")
-            if self._seen.states.get((agent, "")) == "offline":
-                state = "offline"
-            table.add_row(
+        rows = [(key, self._state(key), device) for key, device in self._seen.devices()[:ROWS]]
+        counts = [
+            (str(d.received), str(d.lost), str(d.duplicates + d.redelivered), str(d.disorder), _span(now - d.at))
+            for _, _, d in rows
+        ]
+        widths = [max([len(head), *(len(row[at]) for row in counts)]) for at, head in enumerate(_HEADS)]
+        name_width = max([6, *(len("/".join(key)) for key, _, _ in rows)])
+        fixed = sum(widths) + _GAP * (len(widths) + 2) + _STATE
+        name_width = max(_SHORTEST, min(name_width, self._console.width - fixed - _READING))
+        left = self._console.width - fixed - name_width
+        # A blank of padding and one of the box between two columns.
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+        table.add_column("device", width=name_width, no_wrap=True, overflow="ellipsis")
+        table.add_column("state", width=_STATE, no_wrap=True)
+        for head, width in zip(_HEADS, widths, strict=True):
+            table.add_column(head, width=width, justify="right", no_wrap=True)
+        if left >= len("last reading"):
+            table.add_column("last reading", width=left, no_wrap=True, overflow="ellipsis")
+        for ((agent, name), state, device), numbers in zip(rows, counts, strict=True):
+            cells = [
                 Text(f"{agent}/{name}"),
                 Text(state, style={"online": "green", "offline": "red"}.get(state, "")),
-                str(device.received),
-                *(_count(look(device), style) for _, look, _, style in columns),
-                _span(now - device.at),
-                Text(compact(device.fields)),
-            )
+                *(
+                    Text(number, style=style if number != "0" else "")
+                    for number, style in zip(numbers, _STYLES, strict=True)
+                ),
+            ]
+            if left >= len("last reading"):
+                rare = ", ".join(f"{word} {count}" for word, count in islice(counts_of(device), 3, None))
+                cells.append(Text.assemble((f"{rare}; " if rare else "", "yellow"), compact(device.fields)))
+            table.add_row(*cells)
         return table
 
-
-_COLUMNS: tuple[tuple[str, Any, bool, str], ...] = (
-    ("missing", lambda device: device.lost, True, "bold red"),
-    ("dup", lambda device: device.duplicates + device.redelivered, True, "yellow"),
-    ("disorder", lambda device: device.disorder, True, "bold red"),
-    ("reused", lambda device: device.reused, False, "bold red"),
-    ("anew", lambda device: device.restarts, False, "bold red"),
-    ("skipped", lambda device: device.apart.count, False, "dim"),
-    ("unheard", lambda device: device.unheard.count, False, "dim"),
-    ("unsynced", lambda device: device.unsynced, False, "yellow"),
-)
-"""Columns of counts: heading, what it shows, whether it is there when all of it is 0, how what is not 0 looks."""
+    def _state(self, key: Key) -> str:
+        """The agent's Will counts more than what it had said of its devices."""
+        states = self._seen.states
+        return "offline" if states.get((key[0], "")) == "offline" else states.get(key, "?")
 
 
-def _count(number: int, style: str) -> Any:
-    from rich.text import Text
-
-    return Text(str(number), style=style if number else "")
+_HEADS = ("received", "missing", "dup", "disorder", "age")
+_STYLES = ("", "bold red", "yellow", "bold red", "")
+_GAP, _STATE, _SHORTEST, _READING = 2, 7, 8, 12
+"""Cells of a terminal: between two of the table, of a state, of a name at least, of a reading before a name is cut."""
 
 
 class _Rate:

@@ -183,6 +183,26 @@ def test_a_table_of_many_devices_shows_the_worst(
     assert text[text.index("g/bad") :].split()[1] == "offline"
 
 
+@pytest.mark.parametrize("width", [56, 72, 80, 100, 160])
+def test_numbers_are_whole_however_narrow_the_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    state = seen()
+    add(state, "greenhouse-1/weather", 1, 2, 2, 1_000_000)
+    add(state, "greenhouse-1/weather", 2_000_000, resumed=True, clock="unsynced", fields={"temperature": 21.5})
+    view = cli_verify_view.LiveView(Facts("mqtt://h:1883", "x", 1.0), state, Time().clock())
+    view.look()
+    view._console.print(view._live.get_renderable())
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= width
+    row = next(line for line in text.splitlines() if line.startswith("greenho"))
+    assert row.split()[1:7] == ["?", "4", "999997", "1", "0", "0.0s"]
+    assert ("greenhouse-1/weather" in row) == (width >= 100)
+    assert ("skipped" in row) == (width >= 72)
+    assert ("temperature 21.5" in row) == (width >= 160)
+
+
 # ---- what the command line asks for
 
 
