@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -102,7 +104,15 @@ def test_what_an_agent_could_not_send_goes_to_another_broker(broker: Broker) -> 
         assert {message.topic for message in messages} == {"outstation/test/weather/telemetry"}
         assert {(message.qos, message.retain) for message in messages} == {(1, False)}
         sent = [b'{"device":"weather",' + message.payload[1:] for message in messages]
-        assert sent == [line.encode() for line in lines]
+        # But for a microsecond: each process measures the offset between the two clocks anew.
+        stamp = re.compile(rb'"ts":"([^"]+)"')
+        assert [stamp.sub(b"", line) for line in sent] == [stamp.sub(b"", line.encode()) for line in lines]
+        for published, exported in zip(sent, lines, strict=True):
+            then, now = (stamp.search(line) for line in (published, exported.encode()))
+            assert then is not None
+            assert now is not None
+            apart = datetime.fromisoformat(then[1].decode()) - datetime.fromisoformat(now[1].decode())
+            assert abs(apart) < timedelta(milliseconds=50)
         assert outbox("drain", "-c", config, "--url", other.url).stdout == "sent 0\n"
 
         broker.start()

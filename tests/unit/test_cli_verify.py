@@ -183,7 +183,7 @@ def test_a_table_of_many_devices_shows_the_worst(
     assert text[text.index("g/bad") :].split()[1] == "offline"
 
 
-@pytest.mark.parametrize("width", [56, 72, 80, 100, 160])
+@pytest.mark.parametrize("width", [58, 72, 80, 100, 160])
 def test_numbers_are_whole_however_narrow_the_terminal(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
