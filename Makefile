@@ -33,6 +33,11 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.dev requirements-bench.txt
+	@echo "Installing what requirements-bench.txt pins"
+	@$(PIP) install --require-hashes -r requirements-bench.txt
+	@touch $@
+
 .PHONY: venv
 venv: $(VENV)/.dev ## Make the virtual environment of a developer
 
@@ -97,8 +102,8 @@ wheel-check: $(VENV)/.dev ## Build the wheel, install it into an empty environme
 	@tools/wheel-check $(VENV)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Measure the figures of the README (ten minutes; needs Mosquitto; ARGS=--quick)
-	@tools/apt mosquitto strace
+bench: $(VENV)/.bench ## Measure the figures of docs/performance.md (an hour; needs Mosquitto; ARGS=--quick, or names)
+	@tools/apt mosquitto mosquitto-clients strace
 	@$(VENV)/bin/python -m bench $(ARGS)
 
 .PHONY: chaos

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALL = ("idle", "latency", "coldstart", "outage", "replug", "stop", "events")
+ALL = ("flood", "latency", "idle", "coldstart", "outage", "replug", "stop", "events")
 FOLDER = Path(__file__).resolve().parent / "results"
 
 

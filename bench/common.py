@@ -26,11 +26,13 @@ import termios
 import threading
 import time
 import tty
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from bench import box
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "bench" / "peers"
@@ -60,16 +62,18 @@ class Broker:
     """A Mosquitto of our own on a free port of 127.0.0.1, killed and started again at will.
 
     ``durable`` keeps sessions over a kill (``save`` writes them): a subscriber with a session then misses nothing, so
-    that what is lost was lost by the agent.
+    that what is lost was lost by the agent. ``quiet``: it logs errors alone; a line for each packet costs it as much as
+    the packet.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False, quiet: bool = False) -> None:
         program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
         if program is None:
             raise SystemExit("bench: Mosquitto is not installed (apt install mosquitto)")
         self.program = program
         self.folder = folder
         self.durable = durable
+        self.quiet = quiet
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -91,7 +95,7 @@ class Broker:
             "max_queued_messages 0",
             "max_inflight_messages 0",
             "log_dest stderr",
-            "log_type all",
+            "log_type error" if self.quiet else "log_type all",
         ]
         if self.durable:
             lines += ["persistence true", f"persistence_location {self.folder}/", "autosave_interval 0"]
@@ -343,6 +347,13 @@ class Child:
         """MiB resident at most so far."""
         return self._status("VmHWM:")
 
+    def written(self) -> int:
+        """Bytes that it has had written to disks so far (proc(5), /proc/pid/io)."""
+        for line in Path(f"/proc/{self.pid}/io").read_text().splitlines():
+            if line.startswith("write_bytes"):
+                return int(line.split()[1])
+        raise KeyError("write_bytes")
+
     def switches(self) -> int:
         """Voluntary context switches so far, of all threads: how often it was woken."""
         total = 0
@@ -381,16 +392,19 @@ def serial_device(name: str, line: Line | Path, **options: object) -> dict[str, 
 class Stage:
     """A folder, a broker in it, and whatever runs beside: all gone at the end."""
 
-    def __init__(self, *, durable: bool = False, parent: Path | None = None) -> None:
+    def __init__(self, *, durable: bool = False, quiet: bool = False, parent: Path | None = None) -> None:
         """parent: where the folder is made; default: where temporary files are."""
         self.folder = Path(tempfile.mkdtemp(prefix="outstation-bench-", dir=parent))
-        self.broker = Broker(self.folder, durable=durable)
+        self.broker = Broker(self.folder, durable=durable, quiet=quiet)
         self.children: list[Child] = []
         self.lines: list[Line] = []
         self.recorders: list[Recorder] = []
+        self.boxes: list[box.Box] = []
 
-    def line(self, name: str) -> Line:
-        made = Line(self.folder / f"tty-{name}")
+    def line(self, name: str, folder: str = ".") -> Line:
+        """folder: below the stage's own, for a second line of the same name."""
+        (self.folder / folder).mkdir(exist_ok=True)
+        made = Line(self.folder / folder / f"tty-{name}")
         self.lines.append(made)
         return made
 
@@ -414,14 +428,23 @@ class Stage:
         config.write_text(text)
         state = self.folder / f"{agent}-state"
         state.mkdir(exist_ok=True)
-        return self._child([*AGENT, config], agent, STATE_DIRECTORY=str(state))
+        return self.run([*AGENT, config], agent, STATE_DIRECTORY=str(state))
 
     def bare(self, lines: Sequence[Line], *, name: str = "bare", options: Sequence[str] = ()) -> Child:
         """The script that people write instead: pyserial and paho, nothing else."""
-        ports = [f"{line.link.name.removeprefix('tty-')}={line.link}" for line in lines]
-        return self._child([sys.executable, PEERS / "bare.py", str(self.broker.port), name, *options, *ports], name)
+        return self.peer("bare.py", name, *lines, options=options)
 
-    def _child(self, command: Sequence[str | Path], name: str, **env: str) -> Child:
+    def peer(self, script: str, name: str, *lines: Line, options: Sequence[str] = ()) -> Child:
+        """A script of bench/peers, which publishes as agent ``name``; devices are called as the lines' links are."""
+        ports = [f"{line.link.name.removeprefix('tty-')}={line.link}" for line in lines]
+        return self.run([sys.executable, PEERS / script, str(self.broker.port), name, *options, *ports], name)
+
+    def run(self, command: Sequence[str | Path], name: str, **env: str) -> Child:
+        """A process to be measured; in a box of its own where bench/zero.py asks for that."""
+        if made := box.asked_for():
+            self.boxes.append(made)
+            made.open()
+            command = made.inside(command)
         child = Child(command, self.folder / f"{name}.log", **env)
         self.children.append(child)
         return child
@@ -432,6 +455,8 @@ class Stage:
                 if child.process.poll() is None:
                     child.process.kill()
                     child.process.wait()
+        for each in self.boxes:
+            each.close()
         for recorder in self.recorders:
             recorder.close()
         self.broker.kill()
@@ -441,8 +466,8 @@ class Stage:
 
 
 @contextmanager
-def stage(*, durable: bool = False) -> Iterator[Stage]:
-    made = Stage(durable=durable)
+def stage(*, durable: bool = False, quiet: bool = False) -> Iterator[Stage]:
+    made = Stage(durable=durable, quiet=quiet)
     try:
         made.broker.start()
         yield made
@@ -583,9 +608,17 @@ class Limit:
 
 
 def show(
-    name: str, rows: Sequence[Row], limits: Sequence[Limit], options: argparse.Namespace, where: dict[str, object]
+    name: str,
+    rows: Sequence[Row],
+    limits: Sequence[Limit],
+    options: argparse.Namespace,
+    where: dict[str, object],
+    ratios: Mapping[str, float] | None = None,
 ) -> int:
-    """Print the table and what was promised; the exit status: 1 if a promise was not met that this run judges."""
+    """Print the table and what was promised; the exit status: 1 if a promise was not met that this run judges.
+
+    ratios: ours beside others' of the same run, more is better; bench/guard.py compares them with earlier ones.
+    """
 
     def text(value: object) -> str:
         if isinstance(value, float):
@@ -612,6 +645,7 @@ def show(
             "machine": where,
             "rows": rows,
             "limits": [vars(limit) for limit in limits],
+            "ratios": dict(ratios or {}),
         }
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 1 if missed else 0
