@@ -37,8 +37,8 @@ KEEP_SECONDS = 1.0
 """Of ``stop_timeout``, for the disk to take what is left: ten times what a slow SD card needs for a full group."""
 
 SWITCH_SECONDS = 0.0005
-"""A tenth of Python's own: how long a thread that computes keeps the others waiting. While a worker imports the MQTT
-client, a reading's way to the disk is a dozen such waits, and `strict` promises 20 ms."""
+"""A tenth of Python's own: how long a thread that computes keeps the others waiting. A reading's way to the disk is a
+dozen such waits while a worker imports or parses something, and `strict` promises 20 ms."""
 
 PARSE_SHARE = 0.5
 """The part of ``stop_timeout`` that parsers may take to finish; the rest is for what waits for the broker."""
@@ -144,7 +144,7 @@ class Agent:
         self.notifier.ready(self._summary())
 
     def _outbox_open(self) -> None:
-        """Devices first: all of that is done on this thread, and would be slower beside what the link imports."""
+        """Their readings have numbers from now on: the devices may begin."""
         if not self._stopping:
             self.supervisor.start()
             self.manager.call_soon(self._devices_started)

@@ -1,7 +1,7 @@
 """The link to the broker: which one, when to try again, and what to tell people. It outlives its connections.
 
 States: stopped -> connecting -> up (-> backoff -> connecting -> up ...) -> stopping -> stopped. Each connection
-is a new ``Session``. Importing this module does not import paho: the first attempt does, on its worker.
+is a new ``Session``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from agent.mqtt_connect import Attempt
 from agent.mqtt_dial import Dial
 from agent.mqtt_failback import Failback
 from agent.mqtt_limit import PacketLimit, packet_size
+from agent.mqtt_session import Session
 from agent.mqtt_settings import BrokerUrl, MqttSettings
 from agent.mqtt_stats import LinkStats, State
 
 if TYPE_CHECKING:
     from agent.mqtt_inflight import Sent
-    from agent.mqtt_session import Session
     from agent.mqtt_wire import Wire
 
 __all__ = ["Link", "LinkStats", "MqttSettings"]
@@ -205,8 +205,6 @@ class Link:
         self._dial.start(f"mqtt.connect.{self._index}")
 
     def _opened(self, attempt: Attempt, wire: Wire) -> None:
-        from agent.mqtt_session import Session
-
         self._note(attempt)
         self._session = Session(
             self._manager, attempt, wire, self._client_id, self._will, self, self._limits[self._index]

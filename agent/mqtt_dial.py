@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from agent.errors import LinkError
 from agent.events import EventManager, WorkRejected
-
-if TYPE_CHECKING:
-    from agent.mqtt_connect import Attempt
-    from agent.mqtt_wire import Wire
+from agent.mqtt_connect import Attempt, open_wire
+from agent.mqtt_errors import too_late
+from agent.mqtt_wire import Wire
 
 
 class Dial:
@@ -42,7 +40,7 @@ class Dial:
         them holds one thread, and not the attempts at the others."""
         try:
             self._manager.execute_work(
-                _open,
+                open_wire,
                 self.attempt,
                 on_done=self._opened,
                 on_error=self._not_opened,
@@ -79,19 +77,9 @@ class Dial:
             self._fail(LinkError("lost", f"{self.attempt.url.address}: {error!r}", "tell the developers"))
 
     def _too_late(self) -> None:
-        from agent.mqtt_errors import too_late
-
         self._fail(too_late(self.attempt.stage, self.attempt.url, self._timeout))
 
     def _fail(self, error: LinkError) -> None:
         if not self._over:
             self.give_up()
             self._on_error(error)
-
-
-def _open(attempt: Attempt) -> Wire:
-    """On a worker, which imports paho the first time: 60 ms that neither the loop nor `outstation check` pays."""
-    import agent.mqtt_session  # noqa: F401
-    from agent.mqtt_connect import open_wire
-
-    return open_wire(attempt)
