@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -39,6 +40,8 @@ KEEP_SECONDS = 1.0
 SWITCH_SECONDS = 0.0005
 """A tenth of Python's own: how long a thread that computes keeps the others waiting. A reading's way to the disk is a
 dozen such waits while a worker imports or parses something, and `strict` promises 20 ms."""
+
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # malloc.h
 
 PARSE_SHARE = 0.5
 """The part of ``stop_timeout`` that parsers may take to finish; the rest is for what waits for the broker."""
@@ -267,7 +270,20 @@ class Agent:
         self.manager.terminate()
 
 
+def bound_heap() -> None:
+    """Give memory back after a burst: one heap for all threads, and large blocks by mmap, whatever was freed before.
+
+    By default glibc keeps a heap for each thread, and raises the threshold with every large block that is freed: what a
+    backlog has needed stays (mallopt(3)). Where there is no mallopt (musl), nothing is to be done.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
+
+
 def run(config: Config) -> int:
     """Run an agent in the foreground until it is told to stop. Returns the exit status for the shell."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    bound_heap()
     return Agent(config).run()
