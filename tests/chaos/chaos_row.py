@@ -35,6 +35,8 @@ class Row:
     cut: int = 0
     limits: list[Limit] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    """What was measured, by name, where bench/ shows it too."""
 
     def __post_init__(self) -> None:
         """What every row promises; a row adds its own."""

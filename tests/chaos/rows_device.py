@@ -98,11 +98,18 @@ def backlog(count: int, *, durability: str, replay: str, long: bool) -> Row:
         verdict = station.verdict()
     per_second = count / seconds if seconds else float("inf")
     row = Row(f"{count:,} readings of backlog, `{durability}`, `{replay}`, `batch = 100`", 1, verdict)
+    row.figures = {
+        "built_per_s": count / built,
+        "drained_per_s": per_second,
+        "built_rss_growth_mib": built_mb,
+        "rss_growth_mib": drained_mb,
+    }
     row.notes.append(f"built at {count / built:,.0f}/s, drained at {per_second:,.0f}/s")
     row.notes.append(f"RSS grew by {built_mb:.1f} MB while it was built, {drained_mb:.1f} MB at most in all")
     row.limit("drains at 50,000 readings/s or more", per_second >= 50_000, speed=True)
     row.limit("RSS grows by less than 15 MB", drained_mb < 15 / 1.048576, speed=True)  # what is young is in memory
     if replay == "live_first" and waits:
+        row.figures["live_late_ms"] = 1000 * max(waits)
         row.notes.append(f"live readings meanwhile {1000 * max(waits):.0f} ms late at most")
         row.limit("live readings less than 1 s late meanwhile", max(waits) < 1.0, speed=True)
     row.limit("every ts within 50 ms of the reading", verdict.worst_ts <= 0.05, speed=True)
