@@ -103,7 +103,7 @@ wheel-check: $(VENV)/.dev ## Build the wheel, install it into an empty environme
 
 .PHONY: bench
 bench: $(VENV)/.bench ## Measure the figures of docs/performance.md (an hour; needs Mosquitto; ARGS=--quick, or names)
-	@tools/apt mosquitto mosquitto-clients strace
+	@tools/apt mosquitto mosquitto-clients gcc libc6-dev
 	@$(VENV)/bin/python -m bench $(ARGS)
 
 .PHONY: chaos

@@ -7,7 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALL = ("flood", "latency", "idle", "coldstart", "outage", "replug", "stop", "events")
+ALL = (
+    "flood",
+    "latency",
+    "idle",
+    "coldstart",
+    "outage",
+    "replug",
+    "stop",
+    "backlog",
+    "scale",
+    "events",
+    "zero",
+)
 FOLDER = Path(__file__).resolve().parent / "results"
 
 

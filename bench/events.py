@@ -317,7 +317,12 @@ def main() -> int:
         "work: 100 outstanding": lambda kind: work(kind, 100, int(30_000 * scale)),
         "work: one round trip": lambda kind: work(kind, 1, int(10_000 * scale)),
     }
-    report: dict[str, Any] = {"python": platform.python_version(), "machine": platform.machine(), "cases": {}}
+    report: dict[str, Any] = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cases": {},
+        "ratios": {},
+    }
     failed = False
     write = sys.stdout.write
     write(f"Python {platform.python_version()}, medians of {runs} interleaved runs, thousands a second\n\n")
@@ -328,6 +333,7 @@ def main() -> int:
         figures = compare(case, runs)
         ratios = {kind: figures[OURS] / figures[kind] for kind in figures if kind != OURS}
         report["cases"][name] = {"per_second": figures, "ratios": ratios}
+        report["ratios"] |= {f"{name}, to {kind}": ratio for kind, ratio in ratios.items()}
         low = [
             kind
             for kind, floor in zip((ASYNCIO, UVLOOP), FLOORS[name], strict=True)

@@ -201,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
         "--only", default="", metavar="WORD", help="those with it in their names, the bare script, the floor"
     )
     options = parser.parse_args(argv)
-    runs, seconds = (2, 1.0) if options.quick else (options.runs, options.seconds)
+    runs, seconds = (3, 1.0) if options.quick else (options.runs, options.seconds)
     where = common.machine()
     setups = []
     for setup in QUICK if options.quick else ALL:
