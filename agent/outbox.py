@@ -177,7 +177,7 @@ class Outbox:
         for reading in readings:
             needed = ROW_COST + len(reading.body) if self._durable else cost(reading)
             if (tight or self._size + needed > self._most) and not self._make_room(needed, tight):
-                self._count(reading)
+                self._lose(reading)
                 continue
             self._size += needed
             self._row += 1
@@ -243,13 +243,18 @@ class Outbox:
         self._nth, self._cursor = self._nth * 2, 0
 
     def _drop(self, reading: Reading) -> None:
+        """It is lost to a bound."""
         self._forget(reading)
-        self._count(reading)
+        self._lose(reading)
 
-    def _count(self, reading: Reading) -> None:
-        count = self.dropped[reading.device] = self.dropped.get(reading.device, 0) + 1
+    def _lose(self, reading: Reading) -> None:
+        count = self._count(reading)
         if not count & (count - 1):  # the 1st, 2nd, 4th, 8th ...
             self._log.error(line("outbox.dropped", device=reading.device, times=count, policy=self._settings.policy))
+
+    def _count(self, reading: Reading) -> int:
+        count = self.dropped[reading.device] = self.dropped.get(reading.device, 0) + 1
+        return count
 
     def _block(self, blocked: bool) -> None:
         if blocked != self.blocked:
@@ -307,7 +312,8 @@ class Outbox:
         """They can never be delivered: forget them, and count each as dropped."""
         for reading in readings:
             if self._landed(reading):
-                self._drop(reading)
+                self._forget(reading)
+                self._count(reading)
         self._settled()
 
     def _settled(self) -> None:

@@ -259,7 +259,7 @@ def test_8_a_puback_that_never_comes_makes_a_new_connection_and_the_reading_come
 def test_8_one_timer_watches_all_and_a_busy_link_is_left_alone() -> None:
     with ScriptedBroker(serve) as broker, rig(broker.url, ack_timeout=0.2) as it:
         it.link.start()
-        it.manager.create_timer_event(0.02, lambda: it.put(1), repeat=False)
+        it.manager.create_timer_event(0.02, lambda: it.put(1))
         it.until(lambda: it.publisher.stats().acknowledged > 30)
         assert it.downs == []
         it.drain_link()
