@@ -25,6 +25,11 @@ GARBAGE = (MQTTException, PropertiesException, LookupError, ValueError, TypeErro
 REFUSED = 0x80
 """Reason codes from here on say no (MQTT 5, section 2.4)."""
 
+_WORDS = struct.Struct("!HH")
+_PUBACK = 0x4002  # its first two bytes where it is four long, which is all of it but for a reason (3.1.1, section 3.4)
+_PUBLISH = 0x32  # at QoS 1, not retained, not a duplicate
+_LAST_ID = 65_535
+
 _LARGEST_IN = 262_144  # what we let an MQTT 5 broker send us: commands for outputs are far smaller
 
 
@@ -34,6 +39,10 @@ class Client(paho.Client):
     Three methods of paho's own are overridden, as there is no public way (docs/decisions/011; tests notice if they go):
     ``_create_socket`` to give it the socket, ``_handle_pubackcomp`` to spare each reading a seventh of what it costs
     and to take any reason code, ``_handle_pubrec`` because paho goes on with a message that was refused.
+
+    What a reading needs and nothing else, a PUBLISH at QoS 1 and its PUBACK, passes paho by (``publish_plain``,
+    ``read_pubacks``): half of what a reading costs the agent was paho's bookkeeping for it. Message ids and the table
+    of what is in flight are paho's own, so that it knows of both.
 
     on_ack: message id and reason code of a PUBACK or PUBCOMP, or of a PUBREC that refuses; 0 where there is none.
     """
@@ -56,12 +65,51 @@ class Client(paho.Client):
         )
         self._wire = wire
         self._on_ack = on_ack
+        self._plain = paho.MQTTMessage()
+        """Stands for each message of ours in paho's table."""
+        self._heads: dict[str, bytes] = {}
         self.on_publish = self._acked
         self._settings = settings
         # No limit, no queue: the window is ours. With a limit each PUBACK walks through all that is in flight.
         self.max_inflight_messages = 0
         if will is not None:
             self.will_set(will[0], will[1], qos=1, retain=True)
+
+    def publish_plain(self, topic: str, payload: bytes) -> int:
+        """Send a message at QoS 1, not retained (MQTT 3.1.1 and 5, section 3.3). Its id; 0: that is still in flight.
+
+        topic: one of ours, which is not checked; it is encoded once.
+        """
+        mid = self._last_mid = self._last_mid + 1 if self._last_mid < _LAST_ID else 1
+        if mid in self._out_messages:
+            return 0
+        head = self._heads.get(topic)
+        if head is None:
+            name = topic.encode()
+            head = self._heads[topic] = len(name).to_bytes(2) + name
+        self._out_messages[mid] = self._plain
+        tail = b"%c%c\x00" % (mid >> 8, mid & 255) if self._five else b"%c%c" % (mid >> 8, mid & 255)
+        start = bytearray((_PUBLISH,))
+        left = len(head) + len(tail) + len(payload)
+        while left > 127:
+            start.append(left & 127 | 128)
+            left >>= 7
+        start.append(left)
+        self._wire.send(b"".join((start, head, tail, payload)))
+        return mid
+
+    def read_pubacks(self) -> None:
+        """Take the plain PUBACKs at the front of what came; whatever else there is stays for ``loop_read``."""
+        if self._in_packet["command"]:
+            return  # paho has read a part of a packet
+        data = self._wire.unread()
+        size = 0
+        for start, mid in _WORDS.iter_unpack(data[: len(data) & ~3]):
+            if start != _PUBACK:
+                break
+            size += 4
+            self._done(mid, 0)
+        self._wire.skip(size)
 
     def _create_socket(self) -> Any:
         return self._wire
@@ -81,11 +129,15 @@ class Client(paho.Client):
         return super()._handle_pubrec()
 
     def _done_with(self, packet: bytes | bytearray) -> MQTTErrorCode:
-        mid = packet[0] << 8 | packet[1]
-        if self._out_messages.pop(mid, None) is not None:
-            self._inflight_messages -= 1
-            self._on_ack(mid, packet[2] if len(packet) > 2 else 0)
+        self._done(packet[0] << 8 | packet[1], packet[2] if len(packet) > 2 else 0)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _done(self, mid: int, code: int) -> None:
+        message = self._out_messages.pop(mid, None)
+        if message is not None:
+            if message is not self._plain:
+                self._inflight_messages -= 1
+            self._on_ack(mid, code)
 
     def _acked(self, _client: Any, _userdata: Any, mid: int, code: ReasonCode, _properties: Any) -> None:
         self._on_ack(mid, code.value)

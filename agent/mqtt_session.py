@@ -7,7 +7,7 @@ take note, and what follows from it is done when paho has returned, since it hol
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.properties import Properties
@@ -21,6 +21,7 @@ from agent.mqtt_connect import Attempt
 from agent.mqtt_errors import broken, from_code, is_alert, not_mqtt, silent, unacknowledged, unanswered
 from agent.mqtt_inflight import InFlight, Sent
 from agent.mqtt_limit import Caution, PacketLimit, packet_size
+from agent.mqtt_owner import Owner
 from agent.mqtt_pulse import Pulse
 from agent.mqtt_wire import Wire
 
@@ -29,23 +30,6 @@ _CONNACK = 0x20
 _CONTROL = object()  # token of a message that goes ahead of one under suspicion
 _PINGREQ = b"\xc0\x00"
 _SET_ASIDE = ("not_authorized", "protocol", "too_large")  # refusals of a message that would come every time
-
-
-class Owner(Protocol):
-    """Whom a session tells; called on the loop's thread, never from within paho."""
-
-    def session_up(self) -> None: ...
-
-    def session_acked(self, tokens: list[Any]) -> None:
-        """These messages need not be kept any more: acknowledged, or at QoS 0 written."""
-
-    def session_refused(self, token: Any, topic: str, error: LinkError) -> None:
-        """The broker has answered that it does not take this message, and would not if it came again."""
-
-    def session_message(self, topic: str, payload: bytes, retained: bool) -> None: ...
-
-    def session_ended(self, error: LinkError | None) -> None:
-        """The connection is gone; None: as we wanted it. Called once."""
 
 
 class Session:
@@ -143,6 +127,11 @@ class Session:
             return False
         if retain:
             self._caution.note(topic, payload)
+        if qos == 1 and not retain:
+            mid = self._client.publish_plain(topic, payload)
+            if mid:
+                self._flying.add(mid, token, topic, size)
+            return mid > 0  # else ids have gone round to one that is still in flight; its ack_timeout is near
         noted = len(self._acked)
         info = self._client.publish(topic, payload, qos, retain and self.retains)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
@@ -250,6 +239,8 @@ class Session:
             self._end(unanswered(wire.first, self._attempt.url, self._settings))
             return
         try:
+            if self.up:
+                client.read_pubacks()
             # One call handles as many packets as messages are in flight, and at least one.
             while (wire.buffered or wire.ended) and self._gone is None and not client.loop_read():
                 pass
@@ -396,5 +387,5 @@ class Session:
             if event is not None:
                 event.cancel()
         self.left = self._flying.cancel()
-        self._wire.end()
+        self._wire.end(abort=error is not None)
         self._owner.session_ended(error)

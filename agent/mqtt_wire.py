@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,6 +18,8 @@ from agent.mqtt_websocket import WebSocketStream
 
 _CHUNK = 65_536  # what one recv takes: over a thousand PUBACKs
 _LARGEST_IN = 1_048_576  # far more than a command for an output takes; beyond it a broker is broken, or means harm
+
+_ABORT = struct.pack("ii", 1, 0)  # struct linger, socket(7): close at once
 
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -117,6 +120,14 @@ class Wire:
         """Bytes that came and that paho has not asked for."""
         return len(self._in) - self._at
 
+    def unread(self) -> bytes:
+        """Them."""
+        return self._in[self._at :] if self._at else self._in
+
+    def skip(self, size: int) -> None:
+        """So many of them were read past paho."""
+        self._at += size
+
     @property
     def backlog(self) -> int:
         """Bytes that are still to go out."""
@@ -213,7 +224,13 @@ class Wire:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
 
-    def end(self) -> None:
-        """Close for good."""
+    def end(self, *, abort: bool = False) -> None:
+        """Close for good. abort: what the kernel still holds is not sent any more.
+
+        Else it would be sent for minutes yet, and come through when a dead link comes back: all of it a second time.
+        """
         self._linger = False
+        if abort:
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         self.close()

@@ -41,9 +41,8 @@ _BYTES_COST = sys.getsizeof(b"")
 _READING_COST = sys.getsizeof(Reading("", 1 << 60, 1 << 60, b"")) + 3 * sys.getsizeof(1 << 60) + 8 + 24
 
 
-def cost(reading: Reading) -> int:
-    """Bytes of memory that a waiting reading takes."""
-    return _READING_COST + _BYTES_COST + len(reading.body)
+MEMORY_COST = _READING_COST + _BYTES_COST
+"""Bytes of memory that a waiting reading takes beside its body."""
 
 
 def _nothing(*_args: object) -> None:
@@ -85,6 +84,7 @@ class Outbox:
         self._most = settings.max_bytes
         self._max_age_ns = int(settings.max_age * 1_000_000_000)
         self._durable = settings.durability != "memory"
+        self._each = ROW_COST if self._durable else MEMORY_COST  # bytes beside its body
         self._old = Lane()  # all there is under fifo
         self._new = Lane()  # under live_first: what came since the link is up
         self._size = 0
@@ -129,7 +129,7 @@ class Outbox:
             return self._size
         away = self._old.away + self._new.away
         bodies = self._size - ROW_COST * (held + away) - self._old.away_bytes - self._new.away_bytes
-        return bodies + held * (_READING_COST + _BYTES_COST)
+        return bodies + held * MEMORY_COST
 
     @property
     def lanes(self) -> tuple[Lane, Lane]:
@@ -175,7 +175,7 @@ class Outbox:
         tight = self._old.held + self._new.held > CROWD and self._heavy()
         kept: list[Reading] = []
         for reading in readings:
-            needed = ROW_COST + len(reading.body) if self._durable else cost(reading)
+            needed = self._each + len(reading.body)
             if (tight or self._size + needed > self._most) and not self._make_room(needed, tight):
                 self._lose(reading)
                 continue
@@ -189,7 +189,8 @@ class Outbox:
                 resumed.discard(kept[0].device)
                 kept[0].resumed = True
             self._disk.keep(kept)
-        self._expire()
+        if not self.connected:  # else take() does
+            self._expire()
         if self._old.front or self._new.front:
             self.on_ready()
 
@@ -326,8 +327,8 @@ class Outbox:
 
     def _forget(self, reading: Reading) -> None:
         reading.gone = True
-        self._size -= ROW_COST + len(reading.body) if self._durable else cost(reading)
-        self._disk.forget(reading)
+        self._size -= self._each + len(reading.body)
+        self._disk.forget(reading.row)
         if self.blocked:
             self._unblock()
 

@@ -8,9 +8,10 @@ from agent.events import EventManager, TimerEvent
 
 NEVER = float("inf")
 
-EARLY = 0.05
-"""Seconds by which a timer may ring too early: moved for each reading it would cost more than it saves, and never moved
-a board with ten slow devices would be woken seven times a second for nothing."""
+SOON = 0.1
+"""Seconds: an alarm that rings later than that, and not too late, stays where it is. Moved for each reading it would
+cost more than the few times that it then rings for nothing; never moved, a board with ten slow devices would be woken
+seven times a second for nothing."""
 
 
 class Alarm:
@@ -27,17 +28,20 @@ class Alarm:
     def set(self, due: float) -> None:
         """Ring at ``due``; NEVER: not at all."""
         now = self._manager.now()
-        if self.at <= due <= self.at + EARLY and self.at > now:
+        if now + SOON < self.at <= due < NEVER:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self.at = due
-        if due < NEVER:
+        if due == NEVER:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        elif self._timer is None:
             self._timer = self._manager.create_timer_event(
                 max(due - now, 1e-4), self._ring, repeat=False, name=self._name
             )
+        else:
+            self._timer.reschedule(max(due - now, 1e-4))
 
     def _ring(self) -> None:
-        self._timer, self.at = None, NEVER
+        self.at = NEVER
         self._fn()

@@ -140,9 +140,9 @@ class Disk:
         if self._strict or self._alarm.at == NEVER or self._pending.crowded(self._owner.connected):
             self._next()
 
-    def forget(self, reading: Reading) -> None:
-        """This one is acknowledged or dropped."""
-        self._pending.forget(reading)
+    def forget(self, row: int) -> None:
+        """The reading of this row is acknowledged or dropped."""
+        self._pending.forget(row)
 
     def settled(self) -> None:
         """A number of readings were forgotten, or the link is lost."""
@@ -172,12 +172,17 @@ class Disk:
         if not self._started:
             return
         now = self._manager.now()
+        due = self._pending.due(now, self._clock.mono_ns(), self._owner.connected)
         if self._job is None:
-            job = self._due(now) if self._open else self._opening(now)
+            job = self._due(now, due) if self._open else self._opening(now)
             if job is not None:
                 self._job, self._job_since = job, now
                 self._writer.hand(job)
-        self._alarm.set(self._next_due(now))
+        if self._job is not None:
+            due = NEVER if self.health.trouble else self._job_since + STUCK
+        elif self.health.trouble or not self._open:
+            due = self.health.retry_at
+        self._alarm.set(due)
 
     def _opening(self, now: float) -> Job | None:
         if now < self.health.retry_at:
@@ -186,9 +191,10 @@ class Disk:
         job.opening = True
         return job
 
-    def _due(self, now: float) -> Job | None:
+    def _due(self, now: float, due: float) -> Job | None:
+        """due: when there is something to write that has a time of its own."""
         stopping = self._on_stopped is not None
-        writing = now >= self.health.retry_at and (stopping or self._writes(now))
+        writing = now >= self.health.retry_at and (due <= now or self._extra())
         lane = None if stopping or now < self._look_at else self._wanted()
         if not writing and lane is None:
             return None
@@ -202,17 +208,16 @@ class Disk:
             job.fetch = (lane.after, lane.upto, KEEP)
         return job
 
-    def _writes(self, now: float) -> bool:
-        """Whether there is something to write, or to count, now."""
-        pending = self._pending
+    def _extra(self) -> bool:
+        """Whether there is something to write, or to count, that has no time of its own."""
         return bool(
             self.health.trouble  # whether it is over only a write can tell
             or self._clock_moved
             or self._uncounted
             or self.numbering.short
             or self._thinning
-            or (self._strict and pending.unwritten)
-            or pending.due(now, self._clock.mono_ns(), self._owner.connected) <= now
+            or self._on_stopped is not None
+            or (self._strict and self._pending.unwritten)
         )
 
     def _fill(self, job: Job, now: float, stopping: bool, reading: bool) -> None:
@@ -244,7 +249,10 @@ class Disk:
         """A lane that could have more from the disk, and has little left in memory."""
         if self._uncounted or self._look is not None:
             return None
-        return next((lane for lane in self._owner.lanes if lane.away and len(lane.front) < KEEP // 2), None)
+        for lane in self._owner.lanes:
+            if lane.away and len(lane.front) < KEEP // 2:
+                return lane
+        return None
 
     # --- answers
 
@@ -378,14 +386,6 @@ class Disk:
             reason = f"{self.path} is not open after {PATIENCE:g} s: the disk does not answer"
             self.health.degraded(reason, self._manager.now())
             self._without()
-
-    def _next_due(self, now: float) -> float:
-        """When to look again, if nothing happens before."""
-        if self._job is not None:
-            return NEVER if self.health.trouble else self._job_since + STUCK
-        if self.health.trouble or not self._open:
-            return self.health.retry_at
-        return self._pending.due(now, self._clock.mono_ns(), self._owner.connected)
 
     def _ring(self) -> None:
         now = self._manager.now()

@@ -64,10 +64,10 @@ class Pending:
         while unwritten and unwritten[0].gone:
             unwritten.popleft()
 
-    def forget(self, reading: Reading) -> None:
-        """This one is acknowledged or dropped: it need not be on disk."""
-        if reading.row <= self.handed:
-            self._forgotten.append(reading.row)
+    def forget(self, row: int) -> None:
+        """The reading of this row is acknowledged or dropped: it need not be on disk."""
+        if row <= self.handed:
+            self._forgotten.append(row)
 
     def group(self, now_ns: int, *, connected: bool, everything: bool) -> list[Reading]:
         """What is to be written now, oldest first. everything: whatever its age, as at the end."""

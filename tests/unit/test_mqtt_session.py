@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Self
 
 import pytest
@@ -188,7 +189,7 @@ def test_what_paho_raises_ends_the_connection_and_nothing_else(line: Line, monke
         raise IndexError("bytearray index out of range")  # as 2.1.0 does on a short packet
 
     monkeypatch.setattr(Client, "loop_read", loop_read)
-    line.say(b"\x40\x02\x00\x01")
+    line.say(b"\xd0\x00")
     assert [error.reason for error in line.ends if error] == ["protocol"]
     assert line.wire.fileno() == -1
 
@@ -279,6 +280,18 @@ def test_the_end_of_the_connection_is_never_slept_through(tcp: Line) -> None:
     tcp.broker.close()
     tcp.turn()
     assert len(tcp.ends) == 1
+
+
+def test_what_is_given_up_is_not_sent_later(tcp: Line) -> None:
+    tcp.session.cork()
+    while not tcp.wire.backlog:  # until the kernel takes no more
+        assert tcp.session.publish("t", bytes(1_000_000), 1, False, "token")
+        tcp.wire.flush()
+    tcp.clock.advance(61)
+    tcp.turn()
+    assert [error.reason for error in tcp.ends if error] == ["timeout"]
+    with pytest.raises(ConnectionResetError):
+        b"".join(iter(partial(tcp.broker.recv, 65_536), b""))
 
 
 def test_leaving_sends_what_is_held_back_then_disconnect_then_waits_for_the_broker_to_close(line: Line) -> None:

@@ -9,7 +9,7 @@ import pytest
 from agent.clock import Clock, ClockSettings
 from agent.events import EventManager, ManualClock
 from agent.model import Reading
-from agent.outbox import Outbox, cost
+from agent.outbox import MEMORY_COST, Outbox
 from agent.outbox_settings import OutboxSettings
 
 
@@ -37,11 +37,11 @@ def seqs(taken: list[Reading]) -> list[int]:
 
 def bounded(count: int, **settings: object) -> Outbox:
     """One that holds ``count`` readings with a body of 1000 bytes."""
-    size = cost(Reading("d", 1, 0, bytes(1000)))
+    size = MEMORY_COST + 1000
     return make(max_bytes=max(65_536, size * count), **settings)
 
 
-FULL = 65_536 // cost(Reading("d", 1, 0, bytes(1000)))  # what the smallest outbox takes of those
+FULL = 65_536 // (MEMORY_COST + 1000)  # what the smallest outbox takes of those
 
 
 def test_what_is_not_acknowledged_comes_again_first_and_in_order() -> None:
