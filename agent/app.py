@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -26,6 +26,9 @@ from agent.publisher import Publisher
 from agent.status import StatusReport
 from agent.supervisor import Supervisor
 from agent.systemd import Notifier
+
+if TYPE_CHECKING:
+    from agent.parsing import ParsingHost
 
 EX_OK = 0
 EX_SOFTWARE = 70
@@ -87,6 +90,7 @@ class Agent:
             next_seq=self.outbox.next_seq,
             on_state=self._device_state,
             paths=PathWatch(),
+            parsing=parsing_host(config),
         )
         self.outbox.on_block = self.supervisor.block
         self.notifier = Notifier(environ)
@@ -112,6 +116,9 @@ class Agent:
                 self.supervisor.stop(lambda: None)  # lets go of the ports; the broker will publish the Will
                 self.link.stop(lambda: None)  # gives up an attempt, whose end nobody would hear of
                 return EX_SOFTWARE
+            finally:
+                if self.supervisor.parsing is not None:
+                    self.supervisor.parsing.close()
         return EX_TEMPFAIL if self.outbox.busy else self._exit
 
     def start(self) -> None:
@@ -268,6 +275,15 @@ class Agent:
     def _closed(self) -> None:
         log.info(line("agent.stopped", unsent=self.outbox.depth))
         self.manager.terminate()
+
+
+def parsing_host(config: Config) -> ParsingHost | None:
+    """Where slow parsers go, if they are to go to processes. What it takes is imported for those alone who want it."""
+    if config.workers.kind == "thread":
+        return None
+    from agent.parsing import ParsingHost, gil_is_on
+
+    return ParsingHost(config.loop.workers[1]) if gil_is_on() else None
 
 
 def bound_heap() -> None:

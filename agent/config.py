@@ -85,6 +85,19 @@ class LoopSettings(BaseModel):
         return self
 
 
+class WorkersSettings(BaseModel):
+    """What runs the parsers that are too slow for the loop."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["thread", "process"] = Field(
+        "thread",
+        description="thread: they take turns with everything else, as the interpreter has one lock. process: as many "
+        "processes as there are cores, loop.workers at most, each some 35 MB; one that crashes is replaced. "
+        "On a free-threaded interpreter threads need no processes, and none are made.",
+    )
+
+
 class StatusSettings(BaseModel):
     """The status report."""
 
@@ -110,6 +123,7 @@ class Config:
     outbox: OutboxSettings
     clock: ClockSettings
     loop: LoopSettings
+    workers: WorkersSettings
     status: StatusSettings
     devices: tuple[Device, ...]
     overridden: tuple[tuple[str, Place, Place], ...] = ()
@@ -121,6 +135,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "outbox": OutboxSettings,
     "clock": ClockSettings,
     "loop": LoopSettings,
+    "workers": WorkersSettings,
     "status": StatusSettings,
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.clock import Clock
 from agent.codec import encode_fields
@@ -15,6 +15,9 @@ from agent.events import EventManager, Missed, SocketEvent, TimerEvent, Work, Wo
 from agent.logline import Repeats, line
 from agent.model import Reading
 from agent.ports import SerialSettings, open_serial
+
+if TYPE_CHECKING:
+    from agent.parsing import ParsingHost
 
 MICROSECOND = 1000
 """In nanoseconds: the resolution of a reading's ``ts``."""
@@ -70,8 +73,10 @@ class DeviceContext:
         owner: Owner,
         owners: dict[Any, Owner],
         blocked: bool = False,
+        parsing: ParsingHost | None = None,
     ) -> None:
         self.device = device
+        self.parsing = parsing
         self.blocked = blocked
         self.log = logging.getLogger(f"outstation.device.{device}")
         self.counts = counts

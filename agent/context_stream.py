@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from agent.driver import DeviceLost, Fault, Parser, Port, Sample
-from agent.events import SocketEvent, WorkRejected, WorkTimeout
+from agent.events import SocketEvent, WorkRejected
 from agent.logline import line
 
 if TYPE_CHECKING:
@@ -34,13 +34,21 @@ class Stream:
         self._ctx = ctx
         self._port = port
         self._parser = parser
-        self._on_worker = heavy
+        self._on_worker = False
         self._slow = 0
         self._queue: deque[tuple[int, bytes]] = deque()
         self._queued = 0
         self._busy = False
         self._paused = False
         self._ended: Callable[[], object] | None = None
+        if heavy:
+            self._move()
+
+    def _move(self) -> None:
+        """The parser runs on a worker from now on, or in a process of its own while a worker waits for it."""
+        self._on_worker = True
+        if self._ctx.parsing is not None:
+            self._parser = self._ctx.parsing.host(self._parser)
 
     def readable(self, *, last: bool = False) -> None:
         try:
@@ -70,7 +78,7 @@ class Stream:
             return
         self._slow += 1
         if self._slow >= SLOW_FEEDS:
-            self._on_worker = True
+            self._move()
             ctx.log.warning(line("parser.moved", device=ctx.device, to="worker", took_ms=took * 1000, bytes=len(data)))
 
     def block(self, blocked: bool) -> None:
@@ -142,13 +150,29 @@ class Stream:
         if self._ended is not None:
             ended, self._ended = self._ended, None
             ended()
-        elif isinstance(error, WorkTimeout):
+        elif isinstance(error, TimeoutError):  # a WorkTimeout, or a process that did not answer
             self._ctx.lost(f"its parser did not return within {PARSE_TIMEOUT:g} s")
         else:
             self._ctx.owner.failed(error)
 
     def _finish(self) -> None:
+        if not self._on_worker or self._ctx.parsing is None:
+            self._finished(tuple(self._parser.end()))
+            return
+        try:
+            self._ctx.manager.execute_work(
+                lambda: tuple(self._parser.end()),
+                on_done=self._finished,
+                on_error=self._failed,
+                key=self._ctx.device,
+                timeout=PARSE_TIMEOUT,
+                name=f"{self._ctx.device}.parse.end",
+            )
+        except WorkRejected as full:
+            self._failed(full)
+
+    def _finished(self, items: tuple[Sample | Fault, ...]) -> None:
         ended, self._ended = self._ended, None
-        self._ctx.accept(tuple(self._parser.end()), self._ctx.clock.mono_ns())
+        self._ctx.accept(items, self._ctx.clock.mono_ns())
         if ended is not None:
             ended()

@@ -7,7 +7,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent.clock import Clock
 from agent.context import Counts, DeviceContext, Owner
@@ -16,6 +16,9 @@ from agent.events import EventManager, TimerEvent, WorkRejected, WorkTimeout
 from agent.hotplug import PathWatch
 from agent.logline import Repeats, line
 from agent.model import Channel, Reading
+
+if TYPE_CHECKING:
+    from agent.parsing import ParsingHost
 
 OPEN_TIMEOUT = 10.0
 """Seconds for one opening: a TCP port behind a dead router, a USB adapter that hangs in its ioctl."""
@@ -52,6 +55,8 @@ class Surroundings:
     owners: dict[Any, Owner] = field(default_factory=dict)
     blocked: bool = False
     """The outbox is full, and takes no more (``policy = "block"``)."""
+    parsing: ParsingHost | None = None
+    """Where slow parsers go, if not to threads."""
 
 
 class Device:
@@ -195,6 +200,7 @@ class Device:
             owner=self,
             owners=env.owners,
             blocked=env.blocked,
+            parsing=env.parsing,
         )
         if not self._call(self._make_driver, self._ctx):
             return

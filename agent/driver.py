@@ -167,7 +167,10 @@ class SerialConfig(DeviceConfig, SerialSettings):
 
 
 class Parser(ABC):
-    """Bytes to samples. Pure: no I/O, no clock, no log. It may run on a worker, but never twice at a time."""
+    """Bytes to samples. Pure: no I/O, no clock, no log. It may run on a worker, but never twice at a time.
+
+    One that can be pickled, with what it has of a frame, can go to a process of its own (``workers.kind``).
+    """
 
     @abstractmethod
     def feed(self, data: bytes) -> Iterable[Sample | Fault]:

@@ -248,6 +248,10 @@ class FieldRules:
         self._owners: dict[str, str] = {}  # topic -> name on the wire
         self._declare()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Into another process go the names that were learnt; plans hold functions, and are made anew."""
+        return {**self.__dict__, "_plans": {}}
+
     def _declare(self) -> None:
         self._owners.clear()
         self._plans.clear()

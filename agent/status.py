@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import resource
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -16,6 +17,9 @@ from agent.mqtt import Link, LinkStats
 from agent.outbox import Outbox
 from agent.publisher import Publisher
 from agent.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from agent.parsing import ParsingHost
 
 SLOW_NAMES = 16
 """Slow callbacks named in one report: it has to fit into a broker's smallest usual packet."""
@@ -64,10 +68,11 @@ def loop(stats: Stats) -> dict[str, Any]:
     }
 
 
-def work(stats: Stats) -> dict[str, Any]:
-    """The pool of workers."""
+def work(stats: Stats, parsing: ParsingHost | None) -> dict[str, Any]:
+    """The pool of workers, and the processes of parsers, if there are to be any."""
     pool = stats.work
     return {
+        "processes": asdict(parsing.stats()) if parsing is not None else None,
         "threads": pool.workers,
         "abandoned": pool.abandoned,
         "queued": pool.queued,
@@ -148,7 +153,7 @@ class StatusReport:
             "devices": devices,
             "hotplug": {"degraded": self._supervisor.hotplug_degraded},
             "loop": loop(stats),
-            "workers": work(stats),
+            "workers": work(stats, self._supervisor.parsing),
             "process": process(),
         }
 

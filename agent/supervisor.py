@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
 from agent.device import Device, Surroundings
@@ -13,6 +13,9 @@ from agent.driver import DeviceConfig, Driver
 from agent.events import EventManager, SocketEvent
 from agent.hotplug import PathWatch
 from agent.model import Reading
+
+if TYPE_CHECKING:
+    from agent.parsing import ParsingHost
 
 
 class Supervisor:
@@ -28,9 +31,13 @@ class Supervisor:
         on_state: Callable[[str, bool], object],
         paths: PathWatch,
         rng: random.Random | None = None,
+        parsing: ParsingHost | None = None,
     ) -> None:
         """sink takes the readings of one device, in order; on_state is told of every device that comes or goes."""
-        self._env = Surroundings(manager, clock, sink, next_seq, on_state, paths, rng or random.Random())
+        self._env = Surroundings(
+            manager, clock, sink, next_seq, on_state, paths, rng or random.Random(), parsing=parsing
+        )
+        self.parsing = parsing
         self.devices: dict[str, Device] = {}
         self._path_event: SocketEvent | None = None
         self._stopping = False

@@ -18,6 +18,7 @@ ALL = (
     "backlog",
     "scale",
     "events",
+    "workers",
     "zero",
 )
 FOLDER = Path(__file__).resolve().parent / "results"

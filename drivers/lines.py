@@ -152,6 +152,7 @@ class LineParser(LineReader, Parser):
     """Lines to samples: one Sample or one Fault a line."""
 
     def __init__(self, config: LinesConfig) -> None:
+        self._config = config
         super().__init__(
             LineFramer(ENDINGS[config.ending], config.longest),
             take_apart(config),
@@ -163,6 +164,14 @@ class LineParser(LineReader, Parser):
             ignore=tuple(prefix.encode(config.encoding) for prefix in config.ignore),
             skip_first=config.skip_first,
             partial=config.partial,
+        )
+
+    def __reduce__(self) -> Any:
+        """Into another process (``workers.kind``): made anew, with what it has of a line and has learnt of names."""
+        return (
+            type(self),
+            (self._config,),
+            {"_framer": self._framer, "_rules": self._rules, "_skip_first": self._skip_first},
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import pickle
 import random
 import re
 import tomllib
@@ -21,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from agent.driver import Parser, Sample, StreamDriver
+from agent.driver import Fault, Parser, Sample, StreamDriver
 from agent.model import FAULT_KINDS
 
 CASES = Path(__file__).parent
@@ -76,6 +77,25 @@ def choppings(data: bytes) -> Iterator[tuple[str, list[bytes]]]:
         yield f"cut with seed {seed}", [data[a:b] for a, b in pairwise(cuts)]
 
 
+def choppings_by(data: bytes, size: int) -> list[bytes]:
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+class Moving(Parser):
+    """A parser that goes to another process after each piece (``workers.kind = "process"``)."""
+
+    def __init__(self, parser: Parser) -> None:
+        self._parser = parser
+
+    def feed(self, data: bytes) -> Iterable[Sample | Fault]:
+        items = list(self._parser.feed(data))
+        self._parser = pickle.loads(pickle.dumps(self._parser))
+        return items
+
+    def end(self) -> Iterable[Sample | Fault]:
+        return self._parser.end()
+
+
 def encoded(items: Iterable[dict[str, Any]]) -> str:
     """Text is compared, as 1 == 1.0 == True would hide a change of type and dicts one of order."""
     return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
@@ -91,6 +111,7 @@ def test_case(case: Path, request: pytest.FixtureRequest) -> None:
     expected = file.read_text()
     for how, pieces in choppings(data):
         assert encoded(replay(new_parser(case), pieces)) == expected, how
+    assert encoded(replay(Moving(new_parser(case)), choppings_by(data, 7))) == expected, "into other processes"
 
 
 def test_the_cases_cover_every_kind_of_fault_that_a_line_can_be() -> None:

@@ -345,7 +345,9 @@ def test_a_slow_callback_ends_the_loop_in_order_where_that_is_asked_for(
     assert re.search(r"agent\.ended reason=.*own\.poll", outstation.log)
 
 
+@pytest.mark.parametrize("kind", ["thread", "process"])
 def test_a_heavy_parser_holds_nobody_up(
+    kind: str,
     plugin: Callable[[str], dict[str, str]],
     outstation_make_device: MakeDevice,
     outstation_start: Start,
@@ -372,7 +374,10 @@ def test_a_heavy_parser_holds_nobody_up(
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     slow, quick = outstation_make_device(), outstation_make_device()
-    config = {"device": [{"name": "slow", "driver": "own", "port": slow.path}, lines("quick", quick)]}
+    config = {
+        "workers": {"kind": kind},
+        "device": [{"name": "slow", "driver": "own", "port": slow.path}, lines("quick", quick)],
+    }
     outstation = outstation_start(config, env={**env, "GATE": str(gate)})
     slow.send(b"12345678")
     outstation.wait_status(lambda s: s["workers"]["running"] == 1)
@@ -381,6 +386,9 @@ def test_a_heavy_parser_holds_nobody_up(
     assert not outstation.readings("slow")
     os.close(os.open(gate, os.O_WRONLY))
     assert outstation.next_reading("slow").fields == {"bytes": 8}
+    processes = outstation.wait_status(lambda s: s["workers"]["running"] == 0)["workers"]["processes"]
+    assert processes == ({"processes": 1, "replaced": 0, "parsers": 1} if kind == "process" else None)
+    assert outstation.terminate() == 0
 
 
 # -- configuration --------------------------------------------------------------------------------------------------

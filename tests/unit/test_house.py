@@ -23,7 +23,7 @@ LAYERS = [
     ["clock"],
     ["framing", "codec", "fields", "tally"],
     ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine"],
-    ["driver"],
+    ["driver", "parsing"],
     ["registry", "config"],
     ["supervisor", "device", "context"],
     ["publisher"],
@@ -37,15 +37,16 @@ LAYERS = [
 
 BROAD = {
     "a callback": {"agent/events", "agent/device.py"},  # the event manager's, and a driver's own start and stop
-    "a worker's job": {"agent/events", "agent/testing/context.py", "agent/outbox_writer.py"},
+    "a worker's job": {"agent/events", "agent/testing/context.py", "agent/outbox_writer.py", "agent/parsing_child.py"},
     "plugin loading": {"agent/registry.py"},
     "main": {"agent/cli.py", "agent/app.py"},
 }
 """Where an ``except Exception`` may stand: code that is not ours runs there, and its failure must end nothing else."""
 
-MAY_BLOCK = {"agent/events", "agent/testing", "agent/mqtt_connect.py"}
+MAY_BLOCK = {"agent/events", "agent/testing", "agent/mqtt_connect.py", "agent/parsing.py", "agent/parsing_child.py"}
 """Where threads, their locks and waiting may stand: the pool itself, a test's way of waiting for a condition, and an
-attempt to connect, which the loop must be able to call back from the worker that makes it."""
+attempt to connect, which the loop must be able to call back from the worker that makes it, and a worker that waits for
+a parser in another process."""
 
 
 def relative(path: Path) -> str:
