@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,6 +17,7 @@ from agent import __version__
 from agent.clock import Clock, Kernel
 from agent.clock_watch import StepWatch
 from agent.codec import OFFLINE, ONLINE, JsonCodec, Topics
+from agent.commands import Commands
 from agent.config import Config
 from agent.events import EventManager, SlowCallbackError, TimerEvent
 from agent.hotplug import PathWatch
@@ -93,9 +95,21 @@ class Agent:
             parsing=parsing_host(config),
         )
         self.outbox.on_block = self.supervisor.block
+        self.commands = Commands(
+            self.topics, self.supervisor.devices, subscribe=self.link.subscribe, answer=self.publisher.answer
+        )
+        self.link.on_message = self.commands.message
+        self.publisher.on_link = self.supervisor.link_changed
         self.notifier = Notifier(environ)
         self.status = StatusReport(
-            config.agent.id, self.manager, self.clock, self.link, self.outbox, self.publisher, self.supervisor
+            config.agent.id,
+            self.manager,
+            self.clock,
+            self.link,
+            self.outbox,
+            self.publisher,
+            self.supervisor,
+            self.commands,
         )
         self._clock_watch = StepWatch()
         self._exit = EX_OK
@@ -161,6 +175,8 @@ class Agent:
 
     def _devices_started(self) -> None:
         if not self._stopping:
+            for name in self.supervisor.devices:
+                self.commands.listen(name)
             self.publisher.retain(self.topics.info, self._info())
             self.link.start()
 
@@ -191,6 +207,8 @@ class Agent:
     # -- what it says of itself ---------------------------------------------------------------------------------------
 
     def _device_state(self, device: str, online: bool) -> None:
+        if online:  # a driver that could not be made at the start has told of its outputs only now
+            self.commands.listen(device)
         self.publisher.retain(self.topics.device_availability(device), ONLINE if online else OFFLINE)
 
     def _report(self) -> None:
@@ -221,6 +239,10 @@ class Agent:
                         "state_class": channel.state_class,
                     }
                     for channel in device.channels
+                ],
+                "outputs": [
+                    {key: value for key, value in asdict(output).items() if value not in (None, "", ())}
+                    for output in device.outputs
                 ],
             }
             for name, device in self.supervisor.devices.items()

@@ -56,7 +56,6 @@ class Topics:
         self.availability = f"{self.root}/availability"
         self.status = f"{self.root}/status"
         self.info = f"{self.root}/info"
-        self.set_filter = f"{self.root}/+/+/set"
         self.request_filter = f"{self.root}/request/+"
         self._telemetry: dict[str, str] = {}  # one entry a device of the configuration
 
@@ -71,6 +70,10 @@ class Topics:
 
     def set(self, device: str, channel: str) -> str:
         return f"{self.root}/{device}/{channel_topic(channel)}/set"
+
+    def sets(self, device: str) -> str:
+        """The filter of all commands to one device."""
+        return f"{self.root}/{device}/+/set"
 
     def response(self, op: str) -> str:
         return f"{self.root}/response/{op}"

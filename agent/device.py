@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.clock import Clock
 from agent.context import Counts, DeviceContext, Owner
-from agent.driver import DeviceConfig, DeviceLost, Driver, Port, WorkersBusy
+from agent.device_outputs import Pending
+from agent.driver import DeviceConfig, DeviceLost, Done, Driver, Output, Port, Value, WorkersBusy
 from agent.events import EventManager, TimerEvent, WorkRejected, WorkTimeout
 from agent.hotplug import PathWatch
 from agent.logline import Repeats, line
@@ -57,6 +58,7 @@ class Surroundings:
     """The outbox is full, and takes no more (``policy = "block"``)."""
     parsing: ParsingHost | None = None
     """Where slow parsers go, if not to threads."""
+    link_up: bool = False
 
 
 class Device:
@@ -85,6 +87,7 @@ class Device:
         self._closing = False
         self._last_opening = float("-inf")
         self._lines = Repeats()
+        self._pending = Pending(surroundings.manager, config.name)
         self._on_stopped: Callable[[], object] | None = None
 
     # -- what the supervisor asks ---------------------------------------------------------------------------------
@@ -126,6 +129,25 @@ class Device:
     def channels(self) -> Sequence[Channel]:
         """What it reads, as far as its driver has told."""
         return self._driver.channels if self._driver is not None else self.driver.channels
+
+    @property
+    def outputs(self) -> Sequence[Output]:
+        """What may be set."""
+        return self._driver.outputs if self._driver is not None else self.driver.outputs
+
+    def set(self, output: str, value: Value, done: Done) -> None:
+        """Have the driver set an output; done is called once, with None, or with why it is not set."""
+        if self.state != "online" or self._driver is None:
+            done(f"{self.name} is {self.state}" + (f": {self.reason}" if self.reason else ""))
+        elif (answered := self._pending.begin(done)) is None:
+            done(f"{self.name} has too many commands to answer; send the next when one is answered")
+        else:
+            self._call(self._driver.set, output, value, answered)
+
+    def link_changed(self, up: bool) -> None:
+        """The broker is there, or gone."""
+        if self.state == "online" and self._driver is not None:
+            self._call(self._driver.link_changed, up)
 
     def lost(self, reason: str) -> None:
         """The device is gone. Closes it, and tries again."""
@@ -246,6 +268,7 @@ class Device:
         self.openings += 1
         self._enter("online", None)
         self._call(self._driver.start, port)
+        self.link_changed(self._env.link_up)
         if self.state != "online":  # lost while starting
             return
         if self._lines("online"):
@@ -279,6 +302,7 @@ class Device:
         """Close driver and port; ``then`` is called when what was read is parsed, unless we stop meanwhile."""
         ctx, self._ctx = self._ctx, None
         port, self._port = self._port, None
+        self._pending.end(f"{self.name} is {self.state}" + (f": {self.reason}" if self.reason else ""))
         if not clean:
             self._announce_offline()
         if self._driver is not None and ctx is not None:

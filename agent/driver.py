@@ -20,12 +20,13 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.errors import DeviceLost, PortError, WorkersBusy
 from agent.model import Channel, Fault, Sample, Value
+from agent.outputs import Output
 from agent.ports import SerialSettings
 from agent.quantity import Interval
 
@@ -34,9 +35,11 @@ __all__ = [
     "Context",
     "DeviceConfig",
     "DeviceLost",
+    "Done",
     "Driver",
     "Fault",
     "Handle",
+    "Output",
     "Parser",
     "PollConfig",
     "PollDriver",
@@ -48,6 +51,10 @@ __all__ = [
     "Value",
     "WorkersBusy",
 ]
+
+
+Done: TypeAlias = Callable[[str | None], object]
+"""How a driver answers ``set``: None when the device has the new value, else why it has not, for a person."""
 
 
 class Handle(Protocol):
@@ -191,6 +198,8 @@ class Driver(ABC):
     Config: ClassVar[type[DeviceConfig]] = DeviceConfig
     channels: Sequence[Channel] = ()
     """What it reads, as far as that is known before the first reading."""
+    outputs: Sequence[Output] = ()
+    """What may be set; known when it is made. `outstation/<agent>/<device>/<output>/set` takes a new value."""
 
     def __init__(self, config: Any, ctx: Context) -> None:
         self.config = config
@@ -206,6 +215,18 @@ class Driver(ABC):
 
     def stop(self) -> None:  # noqa: B027  (most drivers have nothing to do here)
         """Stop: called before the port is closed, once for each start. Timers and watches end by themselves."""
+
+    def set(self, output: str, value: Value, done: Done) -> None:  # noqa: ARG002
+        """Set the output of that name. Called between start and stop, on the loop's thread, and does not wait.
+
+        value: checked already against ``outputs``: bool for a switch, int or float, str, None for a button.
+        done: call it once, now or later: ``done(None)`` when the device has it, ``done("why not")`` else. It need not
+        be called when the device is lost. Emit the new value as a reading if it can be read back.
+        """
+        done(f"{output} cannot be set")
+
+    def link_changed(self, up: bool) -> None:  # noqa: B027  (most drivers do the same with and without a broker)
+        """The broker is there, or gone: called after start and at each change. For outputs that fall back alone."""
 
     @classmethod
     def shares(cls, config: Any) -> str | None:

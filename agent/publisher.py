@@ -20,6 +20,7 @@ from agent.model import Reading
 from agent.mqtt import Link
 from agent.mqtt_settings import MqttSettings
 from agent.outbox import Outbox
+from agent.publisher_answers import Answer, Answers
 from agent.publisher_stream import TURN, BacklogGroup, Group, Stream
 
 _BACKLOG_SHARE = 0.5  # of the window for the backlog, under live_first: what comes live always finds room
@@ -57,7 +58,7 @@ class _State:
         self.topic = topic
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -91,6 +92,7 @@ class Publisher:
         self._retained: dict[str, bytes] = {topics.availability: ONLINE}
         self._due: dict[str, None] = {}  # topics whose newest state is not sent on this connection, in order
         self._states: set[_State] = set()  # retained messages in flight
+        self._answers = Answers()
         first = outbox.live_first
         self._old = Stream(outbox, settings.batch, rate=replay_rate if first else None)  # under fifo all there is
         self._live = Stream(outbox, settings.batch, live=True)
@@ -113,6 +115,8 @@ class Publisher:
         self._repeats = Repeats()
         self.before_birth: Callable[[], object] = _nothing
         """Called on each new connection before anything is sent: the time to bring states up to date."""
+        self.on_link: Callable[[bool], object] = _nothing
+        """Called with True on each new connection, when its birth is on the way, and with False when it is lost."""
         link.on_up = self._link_up
         link.on_down = self._link_down
         link.on_ack = self._acked
@@ -138,6 +142,11 @@ class Publisher:
         if topic in self._retained:
             self.retain(topic, b"")
 
+    def answer(self, topic: str, payload: bytes) -> None:
+        """Publish an answer to who has asked: once, not retained, before readings that wait."""
+        self._answers.add(topic, payload)
+        self.pump()
+
     def drain(self, timeout: float, on_done: Callable[[int], object]) -> None:
         """The clean end: send what is left, then ``offline``, then DISCONNECT.
 
@@ -160,7 +169,7 @@ class Publisher:
         """Send what is due, as far as the link has room."""
         if not self._up:
             return
-        if not (self._due or self._old.groups or self._live.groups or self._outbox.waiting):
+        if not (self._due or self._answers.waiting or self._old.groups or self._live.groups or self._outbox.waiting):
             return
         if self._pumping:  # an acknowledgement from within uncork
             self._again = True
@@ -171,6 +180,7 @@ class Publisher:
         try:
             if self._due:
                 self._send_states()
+            self._answers.send(link, self._qos)
             if not self._leaving:
                 self._send_readings()
         finally:
@@ -262,14 +272,17 @@ class Publisher:
         # The birth first, then the other states in the order in which they became known.
         self._due = dict.fromkeys(self._retained)
         self.pump()
+        self.on_link(True)
 
     def _link_down(self, _error: LinkError | None) -> None:
         self._up = False
         self._in_flight = 0
         self._states.clear()
+        self._answers.rewind()
         self._old.clear()
         self._live.clear()
         self._outbox.rewind()
+        self.on_link(False)
         if self._on_drained is not None:
             self._check_drained()
 
@@ -304,6 +317,9 @@ class Publisher:
         if type(token) is _State:
             self._states.discard(token)
             return False
+        if type(token) is Answer:
+            self._answers.landed(token)
+            return False
         self._in_flight -= len(token)
         self._old.flying -= type(token) is BacklogGroup
         return True
@@ -320,7 +336,7 @@ class Publisher:
     # --- the end
 
     def _check_drained(self) -> None:
-        if self._up and (self._states or self._due):
+        if self._up and (self._states or self._due or self._answers):
             return
         if self._leaving:
             self._leave()

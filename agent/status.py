@@ -12,6 +12,7 @@ import orjson
 
 from agent import __version__
 from agent.clock import Clock, rfc3339
+from agent.commands import Commands
 from agent.events import EventManager, Stats
 from agent.mqtt import Link, LinkStats
 from agent.outbox import Outbox
@@ -113,6 +114,7 @@ class StatusReport:
         outbox: Outbox,
         publisher: Publisher,
         supervisor: Supervisor,
+        commands: Commands,
     ) -> None:
         self.versions = versions()
         self._agent = agent
@@ -122,6 +124,7 @@ class StatusReport:
         self._outbox = outbox
         self._publisher = publisher
         self._supervisor = supervisor
+        self._commands = commands
         self._begun = manager.now()
 
     def build(self) -> dict[str, Any]:
@@ -151,6 +154,7 @@ class StatusReport:
             },
             "outbox": outbox.report(),
             "devices": devices,
+            "commands": self._commands.report(),
             "hotplug": {"degraded": self._supervisor.hotplug_degraded},
             "loop": loop(stats),
             "workers": work(stats, self._supervisor.parsing),

@@ -63,6 +63,12 @@ class Supervisor:
         for device in self.devices.values():
             device.block(blocked)
 
+    def link_changed(self, up: bool) -> None:
+        """The broker is there, or gone: some outputs fall back without one."""
+        self._env.link_up = up
+        for device in self.devices.values():
+            device.link_changed(up)
+
     def stop(self, on_stopped: Callable[[], object]) -> None:
         """Stop all devices; on_stopped is called once all that was read has been parsed and handed on."""
         self._stopping = True

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, cast
 from agent.codec import encode_fields
 from agent.driver import DeviceLost, Driver, Fault, Parser, Port, PortError, Sample, SerialConfig, WorkersBusy
 from agent.events import ManualClock, WorkTimeout
+from agent.outputs import parse_command
 from agent.testing.handles import FakeTimer, FakeWatch, FakeWork
 from agent.testing.port import FakePort
 
@@ -94,7 +95,10 @@ class FakeContext:
         """Open and start the driver again, as the supervisor does after a loss."""
         assert self.driver is not None, "start a driver first"
         self._port = self.driver.open()
+        losses = len(self.losses)
         self._enter(lambda: self._call(cast(Driver, self.driver).start, self._port))
+        if len(self.losses) == losses:
+            self.link(True)
 
     def stop(self) -> None:
         """Stop the driver cleanly: read what is there, stop, end its parsers, close the port."""
@@ -102,6 +106,25 @@ class FakeContext:
             if isinstance(handle, FakeWatch) and handle.active and handle.port.readable:
                 self._enter(handle.on_readable)
         self._close()
+
+    def set(self, output: str, payload: bytes | str) -> list[str | None]:
+        """Do what a command at ``.../<output>/set`` does; the list gets what the driver answers.
+
+        None: it is set; else why not. Raises ValueError for what never reaches a driver: it does not fit ``outputs``.
+        """
+        assert self.driver is not None, "start a driver first"
+        command = parse_command(payload.encode() if isinstance(payload, str) else payload)
+        known = {each.name: each for each in self.driver.outputs}
+        if output not in known:
+            raise ValueError(f"{output} is no output; there are {', '.join(known) or 'none'}")
+        value = known[output].checked(command.value, command.text)
+        answers: list[str | None] = []
+        self._enter(lambda: cast(Driver, self.driver).set(output, value, answers.append))
+        return answers
+
+    def link(self, up: bool) -> None:
+        """The broker is there, or gone."""
+        self._enter(lambda: cast(Driver, self.driver).link_changed(up))
 
     def run(self) -> None:
         """Let everything happen that is due now. No time passes."""

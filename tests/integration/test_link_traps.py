@@ -489,7 +489,7 @@ def test_15_subscriptions_are_made_anew_even_where_the_broker_claims_to_know_the
         peer.serve()
 
     with ScriptedBroker(first, second) as broker, rig(broker.url) as it:
-        it.link.subscribe(it.topics.set_filter)
+        it.link.subscribe(it.topics.sets("+"))
         it.link.start()
         it.until(lambda: it.ups == 2)
         it.drain_link()

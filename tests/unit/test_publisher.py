@@ -353,3 +353,67 @@ def test_nothing_is_published_after_offline() -> None:
     world.publisher.drain(8.0, lambda _left: None)
     world.put(1)
     assert world.link.sent[-1][1] == b"offline"
+
+
+# ---- answers to commands
+
+
+def answers(world: World) -> list[str]:
+    return [payload.decode() for topic, payload, _, _ in world.link.sent if topic == "r"]
+
+
+def test_an_answer_goes_out_before_readings_that_wait_and_is_not_retained() -> None:
+    world = World(window=2)
+    world.link.connect()
+    world.link.ack()
+    world.put(4)
+    world.publisher.answer("r", b"one")
+    world.link.ack(1)
+    assert world.link.sent[-1] == ("r", b"one", 1, False)
+    world.link.ack()
+    world.link.ack()
+    world.link.ack()
+    assert world.seqs() == [1, 2, 3, 4]
+    assert world.publisher.stats().in_flight == 0
+    assert answers(world) == ["one"]
+
+
+def test_an_answer_outlives_the_connection_and_no_more_are_kept_than_somebody_waits_for() -> None:
+    world = World(window=2)
+    world.link.connect()
+    world.link.ack()
+    world.publisher.answer("r", b"in flight")
+    world.link.lose()
+    for number in range(100):
+        world.publisher.answer("r", b"%d" % number)
+    world.link.sent.clear()
+    world.link.connect()
+    for _ in range(200):
+        world.link.ack()
+    assert answers(world) == [str(number) for number in range(36, 100)]
+
+
+def test_a_clean_end_waits_for_answers() -> None:
+    world = World()
+    world.link.connect()
+    world.link.ack()
+    world.publisher.answer("r", b"last")
+    done: list[int] = []
+    world.publisher.drain(10.0, done.append)
+    world.run()
+    assert not done
+    world.link.ack()
+    world.run()
+    world.link.ack()
+    world.run()
+    assert done == [0]
+
+
+def test_devices_hear_of_the_link() -> None:
+    world = World()
+    heard: list[bool] = []
+    world.publisher.on_link = heard.append
+    world.link.connect()
+    world.link.lose()
+    world.link.connect()
+    assert heard == [True, False, True]

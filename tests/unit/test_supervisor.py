@@ -16,7 +16,20 @@ from agent import context_stream
 from agent.clock import Clock
 from agent.context_stream import QUEUED_BYTES, SLOW_FEEDS
 from agent.device import BACKOFF_MOST, CRASHES, OPEN_TIMEOUT, QUARANTINE, SETTLED
-from agent.driver import Channel, DeviceConfig, Driver, Fault, Parser, Port, PortError, Sample, StreamDriver
+from agent.driver import (
+    Channel,
+    DeviceConfig,
+    Done,
+    Driver,
+    Fault,
+    Output,
+    Parser,
+    Port,
+    PortError,
+    Sample,
+    StreamDriver,
+    Value,
+)
 from agent.errors import DeviceLost
 from agent.events import EventManager, ManualClock, WorkRejected
 from agent.hotplug import PathWatch
@@ -649,3 +662,76 @@ def test_sink_gets_what_one_wake_up_brought_in_one_call(bench: Bench) -> None:
     line.device.sendall(b"one\ntwo\nthree\n")
     bench.until(lambda: calls)
     assert [len(call) for call in calls] == [3]
+
+
+# -- outputs ----------------------------------------------------------------------------------------------------------
+
+
+class Relay(Driver):
+    """One relay; what it does with a command is in the command."""
+
+    outputs = (Output("relay", "text"),)
+
+    def __init__(self, config: Any, ctx: Any) -> None:
+        super().__init__(config, ctx)
+        self.links: list[bool] = []
+
+    def start(self, port: Port | None) -> None: ...
+
+    def set(self, output: str, value: Value, done: Done) -> None:
+        assert output == "relay"
+        match value:
+            case "refuse":
+                done("it is jammed")
+            case "lost":
+                raise DeviceLost("its bus is gone")
+            case "defect":
+                raise ZeroDivisionError("oh")
+            case "later":
+                self.later = done
+            case _:
+                done(None)
+                done("once is enough")
+
+    def link_changed(self, up: bool) -> None:
+        self.links.append(up)
+
+
+def test_a_command_reaches_the_driver_and_each_is_answered_once(bench: Bench) -> None:
+    bench.supervisor.add(Relay, DeviceConfig(name="relay", driver="relay"))
+    device = bench.supervisor.devices["relay"]
+    answers: list[str | None] = []
+
+    def command(value: str) -> str | None:
+        device.set("relay", value, answers.append)
+        return answers.pop() if answers else "none yet"
+
+    assert command("on") == "relay is stopped"
+    bench.start()
+    assert [output.name for output in device.outputs] == ["relay"]
+    assert command("on") is None
+    assert command("refuse") == "it is jammed"
+    assert command("later") == "none yet"
+    assert command("lost") == "relay is waiting: its bus is gone"
+    assert answers == ["relay is waiting: its bus is gone"], "the one that waited is answered as well"
+    assert command("on") == "relay is waiting: its bus is gone"
+    bench.advance(1.0)
+    assert command("defect") == "relay is waiting: defect in driver relay: ZeroDivisionError: oh"
+    bench.advance(1.0)
+    assert device.state == "online"
+    assert command("on") is None
+
+
+def test_a_driver_is_told_whether_the_broker_is_there(bench: Bench) -> None:
+    bench.supervisor.add(Relay, DeviceConfig(name="relay", driver="relay"))
+    device = bench.supervisor.devices["relay"]
+    bench.supervisor.link_changed(True)
+    bench.start()
+    driver = device._driver
+    assert isinstance(driver, Relay)
+    bench.supervisor.link_changed(False)
+    device.lost("unplugged")
+    bench.supervisor.link_changed(True)
+    assert driver.links == [True, False], "a driver that is stopped is told nothing"
+    bench.advance(1.0)
+    assert driver.links == [True, False, True]
