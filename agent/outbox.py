@@ -36,12 +36,9 @@ ROW_COST = 64
 """Bytes that a reading takes on disk beside its body: six integers and SQLite's own, the fill of its pages included."""
 
 # A Reading, its seq and stamp as integers, its place in a deque, and the allocator's rounding of all four (measured:
-# 281 bytes with a body of 38); its body comes on top. While in flight a dict's entry adds 92 more.
-_BYTES_COST = sys.getsizeof(b"")
-_READING_COST = sys.getsizeof(Reading("", 1 << 60, 1 << 60, b"")) + 3 * sys.getsizeof(1 << 60) + 8 + 24
-
-
-MEMORY_COST = _READING_COST + _BYTES_COST
+# 281 bytes with a body of 38). While in flight a dict's entry adds 92 more.
+_OBJECTS = sys.getsizeof(Reading("", 1 << 60, 1 << 60, b"")) + 3 * sys.getsizeof(1 << 60) + sys.getsizeof(b"")
+MEMORY_COST = _OBJECTS + 8 + 24
 """Bytes of memory that a waiting reading takes beside its body."""
 
 
@@ -84,6 +81,7 @@ class Outbox:
         self._most = settings.max_bytes
         self._max_age_ns = int(settings.max_age * 1_000_000_000)
         self._durable = settings.durability != "memory"
+        self._strict = settings.durability == "strict"
         self._each = ROW_COST if self._durable else MEMORY_COST  # bytes beside its body
         self._old = Lane()  # all there is under fifo
         self._new = Lane()  # under live_first: what came since the link is up
@@ -188,11 +186,14 @@ class Outbox:
             if (resumed := self._disk.numbering.resumed) and kept[0].device in resumed:
                 resumed.discard(kept[0].device)
                 kept[0].resumed = True
-            self._disk.keep(kept)
+            if self._strict:
+                self._disk.keep(kept)
         if not self.connected:  # else take() does
             self._expire()
         if self._old.front or self._new.front:
             self.on_ready()
+        if kept and not self._strict:  # they are on their way meanwhile
+            self._disk.keep(kept)
 
     def _heavy(self) -> bool:
         """Much is in memory: let the devices rest, if that will help. True past what memory may hold at all."""

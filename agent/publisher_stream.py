@@ -84,6 +84,9 @@ class Stream:
         limit = self.allowance.most(min(room * size, TURN), now)
         readings = outbox.take(limit, live=self._live, until_ns=until_ns)
         self.allowance.used(len(readings))
+        if len(readings) == 1:  # most of the time
+            self.groups.append(self._kind(readings))
+            return 1
         if size == 1:
             self.groups.extend(self._kind((reading,)) for reading in readings)
             return len(readings)
