@@ -26,6 +26,7 @@ DISTRIBUTION = "outstation"
 BUILTIN = {
     "host": "drivers.host:Host",
     "lines": "drivers.lines:Lines",
+    "p1": "drivers.p1:P1",
 }
 """Our own, as in pyproject.toml (a test compares): found without metadata, so also in a source tree, not installed."""
 

@@ -21,7 +21,7 @@ LAYERS = [
     ["errors", "quantity", "logline", "ranges"],
     ["model"],
     ["clock"],
-    ["framing", "codec", "fields", "outputs", "tally"],
+    ["framing", "codec", "fields", "obis", "outputs", "tally"],
     ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine"],
     ["driver", "parsing"],
     ["registry", "config"],
@@ -188,6 +188,7 @@ def test_a_driver_imports_the_contract_alone(path: Path) -> None:
         "agent.framing",
         "agent.model",
         "agent.machine",
+        "agent.obis",
         "agent.quantity",
     }
     wrong = [
