@@ -17,7 +17,8 @@ from agent.config_lines import KeyPath
 from agent.config_options import Option, duration_text, options, size_text, toml
 from agent.config_words import MASK, masked_url, secret
 from agent.driver import Channel
-from agent.errors import PluginError
+from agent.errors import PluginError, PortError
+from agent.ports_list import is_usb, resolve
 from agent.registry import DriverEntry, Registry, known_channels, lacking
 
 WIDTH = 100
@@ -121,6 +122,11 @@ def _reads(device: Device, notes: list[str]) -> str:
             notes.append(f"{device.config.name}: {port} is not there now; it is opened as soon as it is")
         elif not os.access(port, os.R_OK | os.W_OK):
             notes.append(f"{device.config.name}: this user may not open {port}; the agent's user may need its group")
+    elif is_usb(port):
+        try:
+            return f"{port}, which is {resolve(port)} now"
+        except PortError as error:
+            notes.append(f"{device.config.name}: {error}")
     return masked_url(port)
 
 

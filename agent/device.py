@@ -17,6 +17,7 @@ from agent.events import EventManager, TimerEvent, WorkRejected, WorkTimeout
 from agent.hotplug import PathWatch
 from agent.logline import Repeats, line
 from agent.model import Channel, Reading
+from agent.ports import watched_path
 
 if TYPE_CHECKING:
     from agent.parsing import ParsingHost
@@ -363,8 +364,8 @@ class Device:
         self.since = self._env.manager.now()
 
     def _watch_path(self, on: bool) -> None:
-        path = self.driver.shares(self.config)
-        if path is not None and path.startswith("/"):
+        path = watched_path(self.driver.shares(self.config))
+        if path is not None:
             if on:
                 self._env.paths.add(path, self.name)
             else:

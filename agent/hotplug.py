@@ -4,6 +4,8 @@ The kernel's inotify (inotify(7)) tells of changes in directories, so a path is 
 about it: of each symbolic link on the way the one that holds the link, and the last that exists. Those of
 ``/dev/serial/by-id/usb-x -> ../../ttyUSB0`` are ``/dev/serial/by-id`` (or, until udev makes it, ``/dev``) and ``/dev``.
 
+Where the path is below /dev the kernel's own messages about devices are heard too (hotplug_uevent), if they may be.
+
 It is a help, not a promise: a directory above the watched one that is renamed, a mount put over it, a network file
 system and the limits of inotify go unseen. Whoever waits for a path keeps a timer of his own.
 """
@@ -17,6 +19,8 @@ import stat
 import struct
 from collections.abc import Iterator
 from typing import Any, Final
+
+from agent.hotplug_uevent import Uevents
 
 _ATTRIB, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x4, 0x40, 0x80, 0x100, 0x200  # linux/inotify.h
 _MOVE_SELF, _OVERFLOW, _IGNORED, _ONLYDIR = 0x800, 0x4000, 0x8000, 0x0100_0000
@@ -40,13 +44,15 @@ _LIMITS: Final = {
 class PathWatch:
     """Tells which paths have appeared or changed permission. One descriptor, no thread; for the loop's thread alone.
 
-    The descriptor is an epoll of its own: it exists, silent, before the first ``add`` and where inotify is refused,
-    and a second source (udev's netlink) can be registered beside inotify without a change for the owner.
+    The descriptor is an epoll of its own, for both sources: it exists, silent, before the first ``add`` and where
+    inotify is refused.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._inotify: _Inotify | None = None
+        self._uevents: Uevents | None = None
+        self._deaf = False  # AF_NETLINK was refused: not asked for again
         self._paths: dict[str, str] = {}  # token -> path
         # What decides about a token's path, as (watched directory, name in it); and the same the other way round.
         self._keys: dict[str, set[tuple[int, str]]] = {}
@@ -65,6 +71,7 @@ class PathWatch:
     def add(self, path: str, token: str) -> None:
         """Watch an absolute path from now on, there or not. What appears between this call and an opening is reported.
 
+        A path that ends in "*" stands for all names in its directory that begin so; any of them that appears counts.
         Costs one inotify watch a directory, shared by all paths in it. Never raises OSError: see ``degraded``.
         """
         if not path.startswith("/"):
@@ -72,6 +79,8 @@ class PathWatch:
         self.remove(token)
         self._paths[token] = path
         self._arm(token)
+        if path.startswith("/dev/") and self._uevents is None and not self._deaf:
+            self._listen()
 
     def remove(self, token: str) -> None:
         """Forget a token; nothing happens if it is unknown."""
@@ -81,11 +90,9 @@ class PathWatch:
 
     def read(self) -> set[str]:
         """Tokens whose path is there and was made, moved in or given other permissions since the last call."""
+        touched = self._told() if self._uevents is not None else set()
         inotify = self._inotify
-        if inotify is None:
-            return set()
-        touched: set[str] = set()
-        for watch, mask, name in inotify.read():
+        for watch, mask, name in inotify.read() if inotify is not None else ():
             if mask & _OVERFLOW:  # events were lost: any path may have changed
                 touched.update(self._paths)
                 continue
@@ -94,13 +101,16 @@ class PathWatch:
                 touched.update(token for tokens in names.values() for token in tokens)
                 if mask & _IGNORED:
                     self._tokens.pop(watch, None)
-                else:
+                elif inotify is not None:
                     inotify.remove(watch)  # its IN_IGNORED follows
             else:
                 touched.update(names.get(name, ()))
+                if mask & (_CREATE | _MOVED_TO | _ATTRIB):
+                    begun = [tokens for key, tokens in names.items() if key[-1:] == "*" and name.startswith(key[:-1])]
+                    touched.update(*begun)
         for token in touched:
             self._arm(token)
-        return {token for token in touched if os.path.exists(self._paths[token])}
+        return {token for token in touched if os.path.exists(path := self._paths[token]) or path.endswith("*")}
 
     def close(self) -> None:
         """Idempotent."""
@@ -110,7 +120,26 @@ class PathWatch:
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
+        if self._uevents is not None:
+            self._uevents.close()
+            self._uevents = None
         self._epoll.close()
+
+    def _listen(self) -> None:
+        try:
+            self._uevents = Uevents()
+        except OSError:  # another network namespace, or no AF_NETLINK for this service: inotify tells nearly all of it
+            self._deaf = True
+        else:
+            self._epoll.register(self._uevents, select.EPOLLIN)
+
+    def _told(self) -> set[str]:
+        """Tokens of the devices that the kernel says are here now."""
+        assert self._uevents is not None
+        nodes = self._uevents.read()
+        if nodes is None:  # messages were lost
+            return set(self._paths)
+        return {token for token, path in self._paths.items() if nodes and _is_among(path, nodes)}
 
     def _arm(self, token: str) -> None:
         """Watch what decides about the path now; again until nothing has changed meanwhile."""
@@ -151,6 +180,12 @@ class PathWatch:
             self._inotify = _Inotify()
             self._epoll.register(self._inotify.fd, select.EPOLLIN)
         return self._inotify.add(directory)
+
+
+def _is_among(path: str, nodes: set[str]) -> bool:
+    if path.endswith("*"):
+        return any(node.startswith(path[:-1]) for node in nodes)
+    return os.path.realpath(path) in nodes
 
 
 def _deciding(path: str) -> Iterator[tuple[str, str]]:

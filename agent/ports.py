@@ -7,20 +7,19 @@ non-blocking writing spins on EAGAIN, and it keeps four descriptors of pipes for
 from __future__ import annotations
 
 import os
-import socket
 import termios
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from agent import ports_list
 from agent.errors import DeviceLost, PortError
 from agent.ports_errors import port_error
-
-CONNECT_TIMEOUT: Final = 5.0
-"""Seconds for the TCP connection of socket://."""
+from agent.ports_line import Rs485, keep_lines_on_close, set_rs485
+from agent.ports_net import connect, negotiate
+from agent.ports_rfc2217 import Telnet, escape
 
 READ_SIZE: Final = 65536
 """A socket's burst in one call; a tty gives at most 4095 bytes (n_tty)."""
@@ -28,7 +27,9 @@ READ_SIZE: Final = 65536
 WRITE_LIMIT: Final = 65536
 """Bytes that may wait for a device that takes nothing: 5 s at 115,200 Bd. More means that it is held off for good."""
 
-_INSTEAD: Final = "use the path of a port, or socket://host:port with the serial server (as ser2net) set to raw TCP"
+_INSTEAD: Final = (
+    "use a path, usb:VID:PID, or socket://host:port or rfc2217://host:port of a serial server (as ser2net)"
+)
 
 
 def _stopbits(value: float) -> float:
@@ -37,14 +38,23 @@ def _stopbits(value: float) -> float:
     return value
 
 
+def _port(value: str) -> str:
+    if ports_list.is_usb(value):
+        name = ports_list.parse(value)
+        tail = f":{name.serial}:{name.interface}" if name.interface else f":{name.serial}" if name.serial else ""
+        return f"usb:{name.vid}:{name.pid}{tail}"
+    return value
+
+
 class SerialSettings(BaseModel):
     """How a serial port is opened; part of the configuration of every device on one."""
 
-    port: str = Field(
+    port: Annotated[str, AfterValidator(_port)] = Field(
         min_length=1,
         pattern=r"^[^\x00]+$",
-        description="Path of the port, best below /dev/serial/by-id; or socket://host:port for a raw TCP serial "
-        "server, or hwgrep://regexp.",
+        description="Path of the port, best below /dev/serial/by-id; or usb:VID:PID[:SERIAL[:INTERFACE]]; or "
+        "socket://host:port for a raw TCP serial server, rfc2217://host:port for one that sets the line, "
+        "hwgrep://regexp.",
     )
     baudrate: int = Field(9600, ge=50, le=12_000_000, description="Bits per second.")
     bytesize: Literal[5, 6, 7, 8] = Field(8, description="Data bits.")
@@ -58,6 +68,14 @@ class SerialSettings(BaseModel):
         description="Raise DTR. Off, as it resets many microcontroller boards; some USB devices send only with it.",
     )
     rts: bool = Field(False, description="Raise RTS.")
+    hang_up: bool = Field(
+        True,
+        description="Let DTR and RTS fall when the port is closed (HUPCL). With dtr = true and hang_up = false a board "
+        "that resets on DTR resets at the first opening after it was plugged in, and not again.",
+    )
+    rs485: Rs485 | None = Field(
+        None, description="Have the kernel drive an RS-485 transceiver by RTS; {} for the usual one."
+    )
     exclusive: bool = Field(True, description="Lock the port against other programs (advisory: flock).")
 
 
@@ -138,20 +156,51 @@ class SerialPort:
         return DeviceLost(f"{self.name} is closed" if self._fd < 0 else f"{self.name} is gone: {error.strerror}")
 
 
+class Rfc2217Port(SerialPort):
+    """A port behind RFC 2217: what is read and written goes through Telnet; its questions are answered on the way."""
+
+    def __init__(self, fd: int, name: str, telnet: Telnet) -> None:
+        super().__init__(fd, name, terminal=False)
+        self._telnet = telnet
+
+    def read(self) -> bytes:
+        data = self._telnet.receive(super().read())
+        if self._telnet.reply:
+            answer = bytes(self._telnet.reply)
+            self._telnet.reply.clear()
+            super().write(answer)
+        return data
+
+    def write(self, data: bytes) -> None:
+        super().write(escape(data))
+
+
 def open_serial(settings: SerialSettings) -> SerialPort:
     """Open the port that settings name. Blocks: run it on a worker. Raises PortError, which says what to do.
 
-    A local port opens in about 0.3 ms; the first one also imports pyserial (7 ms, 1 MiB), hence the import in here.
+    A local port opens in about 0.3 ms; the first one also imports pyserial (7 ms, 1 MiB), hence the import in there.
     """
-    if settings.port.lower().startswith("socket://"):
-        return _open_socket(settings.port)
-    return _open_tty(settings)
+    scheme = settings.port.partition("://")[0].lower()
+    if scheme == "socket":
+        return SerialPort(connect(settings.port).detach(), settings.port, terminal=False)
+    if scheme == "rfc2217":
+        connection, telnet = negotiate(settings)
+        return Rfc2217Port(connection.detach(), settings.port, telnet)
+    if ports_list.is_usb(settings.port):
+        return _open_tty(settings, ports_list.resolve(settings.port))
+    return _open_tty(settings, settings.port)
 
 
-def _open_tty(settings: SerialSettings) -> SerialPort:
+def watched_path(port: str | None) -> str | None:
+    """What ``hotplug.PathWatch`` has to watch for a port to appear; None where nothing can be watched."""
+    if port is None or port.startswith("/"):
+        return port
+    return "/dev/tty*" if ports_list.is_usb(port) else None
+
+
+def _open_tty(settings: SerialSettings, path: str) -> SerialPort:
     import serial
 
-    path = settings.port
     line: dict[str, Any] = {
         "baudrate": settings.baudrate,
         "bytesize": settings.bytesize,
@@ -189,27 +238,12 @@ def _open_tty(settings: SerialSettings) -> SerialPort:
         fd = os.dup(port.fileno())  # the same open file: line settings, modem lines and lock stay
     finally:
         port.close()
+    try:
+        if not settings.hang_up:
+            keep_lines_on_close(fd, path)
+        if settings.rs485 is not None:
+            set_rs485(fd, path, settings.rs485)
+    except PortError:
+        os.close(fd)
+        raise
     return SerialPort(fd, path)
-
-
-def _open_socket(url: str) -> SerialPort:
-    try:
-        parts = urlsplit(url)
-        host, number = parts.hostname, parts.port
-    except ValueError as error:
-        raise PortError("unsupported", f"{url}: {error}", "write socket://host:port") from error
-    if not host or not number:
-        raise PortError("unsupported", f"{url}: host or port is missing", "write socket://host:port")
-    try:
-        connection = socket.create_connection((host, number), CONNECT_TIMEOUT)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise PortError("failed", f"{url}: {reason}", "is the serial server there, and its port right?") from error
-    connection.setblocking(False)
-    # A server that vanished without a word is noticed within a minute; without this a silent device hides it for ever.
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return SerialPort(connection.detach(), url, terminal=False)

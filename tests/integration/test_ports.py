@@ -7,6 +7,7 @@ import fcntl
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import termios
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 import serial
 
-from agent import ports, ports_errors
+from agent import ports, ports_errors, ports_list
 from agent.errors import DeviceLost, PortError
 from agent.ports import WRITE_LIMIT, SerialPort, SerialSettings, open_serial
 
@@ -219,6 +220,76 @@ def test_modem_lines_are_left_down_unless_asked_for(
     assert lines == [(False, False), (True, True)]
 
 
+def test_modem_lines_fall_with_the_port_unless_told_otherwise(wire: Wire, open_port: Open) -> None:
+    def hupcl(port: SerialPort) -> bool:
+        return bool(termios.tcgetattr(port.fileno())[2] & termios.HUPCL)
+
+    fd = os.open(wire.path, os.O_RDWR | os.O_NOCTTY)
+    line = termios.tcgetattr(fd)
+    line[2] |= termios.HUPCL
+    termios.tcsetattr(fd, termios.TCSANOW, line)
+    os.close(fd)
+    port = open_port(wire.path)
+    assert hupcl(port)
+    port.close()
+    assert not hupcl(open_port(wire.path, dtr=True, hang_up=False))
+
+
+def test_rs485_reaches_the_kernel_and_a_driver_that_does_otherwise_is_refused(
+    wire: Wire, open_port: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pty has no RS-485: the kernel's struct serial_rs485 is held against linux/serial.h."""
+    said: list[tuple[int, ...]] = []
+    can = 0xFF
+    real = fcntl.ioctl
+
+    def ioctl(fd: int, request: int, argument: bytes = b"", *more: bool) -> Any:
+        if request == 0x542F:  # TIOCSRS485
+            said.append(struct.unpack("=8I", argument))
+            return argument
+        if request == 0x542E:  # TIOCGRS485
+            return struct.pack("=8I", said[-1][0] & can, *said[-1][1:])
+        return real(fd, request, argument, *more)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    open_port(wire.path, rs485={}).close()
+    open_port(
+        wire.path,
+        rs485={
+            "rts_on_send": False,
+            "rts_after_send": True,
+            "delay_before_send": "2ms",
+            "delay_after_send": "1ms",
+            "hear_own": True,
+            "terminate": True,
+        },
+    )
+    # SER_RS485_ENABLED 1, RTS_ON_SEND 2, RTS_AFTER_SEND 4, RX_DURING_TX 16, TERMINATE_BUS 32
+    assert said == [(1 | 2, 0, 0, 0, 0, 0, 0, 0), (1 | 4 | 16 | 32, 2, 1, 0, 0, 0, 0, 0)]
+    can = ~2
+    assert "does not take these levels" in str(refusal(wire.path, rs485={}, exclusive=False))
+
+
+def test_a_port_without_rs485_says_so_and_is_left_closed(wire: Wire) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    error = refusal(wire.path, rs485={})
+    assert error.reason == "unsupported"
+    assert f"{wire.path} has no RS-485 mode" in str(error)
+    assert "leave it out" in error.remedy
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_usb_name_is_opened_by_what_it_means_now(
+    wire: Wire, open_port: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports_list, "resolve", {"usb:0403:6001": wire.path}.__getitem__)
+    os.write(wire.master, b"")
+    port = open_port("usb:0403:6001")
+    os.write(wire.master, b"x")
+    assert readable(port)
+    assert (port.name, port.read()) == (wire.path, b"x")
+
+
 # ---- what opening says
 
 
@@ -335,7 +406,7 @@ def test_permission_of_a_service_that_may_not_use_the_device(wire: Wire) -> None
     assert f"DeviceAllow={os.path.realpath(wire.path)} rw" in error.remedy
 
 
-@pytest.mark.parametrize("url", ["loop://", "rfc2217://host:4000", "spy:///dev/ttyS0", "nonsense://x"])
+@pytest.mark.parametrize("url", ["loop://", "spy:///dev/ttyS0", "nonsense://x"])
 def test_urls_without_a_descriptor_name_what_to_use(url: str) -> None:
     error = refusal(url)
     assert error.reason == "unsupported"
@@ -343,7 +414,9 @@ def test_urls_without_a_descriptor_name_what_to_use(url: str) -> None:
     assert "socket://host:port" in error.remedy
 
 
-@pytest.mark.parametrize("url", ["socket://", "socket://host", "socket://host:99999", "socket://[::1"])
+@pytest.mark.parametrize(
+    "url", ["socket://", "socket://host", "socket://host:99999", "socket://[::1", "rfc2217://host"]
+)
 def test_a_socket_url_that_is_none(url: str) -> None:
     assert refusal(url).reason == "unsupported"
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent import hotplug
+from agent import hotplug, hotplug_uevent
 from agent.hotplug import PathWatch
+from agent.hotplug_uevent import added
 
 
 @pytest.fixture
@@ -225,3 +226,93 @@ def test_closing_twice_and_descriptors() -> None:
     watch.close()
     watch.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# ---- names that begin so, and the kernel's own messages
+
+
+def test_any_port_that_appears_is_reported_where_the_name_is_not_known_before(watch: PathWatch, tmp_path: Path) -> None:
+    watch.add(str(tmp_path / "tty*"), "usb")
+    watch.add(str(tmp_path / "ttyUSB0"), "path")
+    (tmp_path / "video0").touch()
+    assert watch.read() == set()
+    (tmp_path / "ttyUSB7").touch()
+    assert watch.read() == {"usb"}
+    (tmp_path / "ttyUSB7").unlink()
+    assert watch.read() == set()
+    (tmp_path / "ttyUSB0").touch()
+    assert watch.read() == {"usb", "path"}
+    watch.remove("usb")
+    (tmp_path / "ttyUSB8").touch()
+    assert watch.read() == set()
+
+
+ADDED = b"add@/devices/usb1/1-1/ttyUSB0/tty/ttyUSB0\0ACTION=add\0SUBSYSTEM=tty\0DEVNAME=ttyUSB0\0SEQNUM=9\0"
+
+
+@pytest.mark.parametrize(
+    ("message", "node"),
+    [
+        (ADDED, "/dev/ttyUSB0"),
+        (ADDED.replace(b"ACTION=add", b"ACTION=change"), "/dev/ttyUSB0"),
+        (ADDED.replace(b"ACTION=add", b"ACTION=remove"), None),
+        (ADDED.replace(b"DEVNAME=ttyUSB0\0", b""), None),
+        (ADDED.replace(b"DEVNAME=ttyUSB0", b"DEVNAME=bus/usb/001/004"), "/dev/bus/usb/001/004"),
+        (b"libudev\0\xfe\xed\xca\xfe" + b"\0" * 30, None),
+        (b"", None),
+    ],
+)
+def test_messages_of_the_kernel(message: bytes, node: str | None) -> None:
+    assert added(message) == node
+
+
+class Messages:
+    """The kernel's end of the netlink socket: (message, port id of the sender), or None for messages lost."""
+
+    def __init__(self) -> None:
+        self.queue: list[tuple[bytes, int] | None] = []
+        self._pipe = os.pipe()
+
+    def fileno(self) -> int:
+        return self._pipe[0]
+
+    def recvfrom(self, _size: int) -> tuple[bytes, tuple[int, int]]:
+        if not self.queue:
+            raise BlockingIOError
+        if (message := self.queue.pop(0)) is None:
+            raise OSError(errno.ENOBUFS, "lost")
+        return message[0], (message[1], 1)
+
+    def bind(self, _address: object) -> None: ...
+
+    def close(self) -> None:
+        for fd in self._pipe:
+            os.close(fd)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Messages:
+    messages = Messages()
+    monkeypatch.setattr(hotplug_uevent.socket, "socket", lambda *_: messages)
+    return messages
+
+
+def test_the_kernels_word_counts_and_nobody_elses(watch: PathWatch, kernel: Messages) -> None:
+    watch.add("/dev/tty*", "usb")
+    watch.add("/dev/video-of-nobody", "other")
+    kernel.queue = [(ADDED, 812)]
+    assert watch.read() == set(), "sent by a process"
+    kernel.queue = [(ADDED, 0)]
+    assert watch.read() == {"usb"}
+    kernel.queue = [None]
+    assert watch.read() == {"usb"}, "messages were lost: any may be there, of those that are"
+
+
+def test_without_netlink_inotify_does(watch: PathWatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> object:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(hotplug_uevent.socket, "socket", refuse)
+    watch.add("/dev/tty*", "usb")
+    assert watch.degraded is None
+    assert watch.read() == set()
