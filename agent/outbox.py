@@ -23,7 +23,7 @@ from agent.outbox_settings import OutboxSettings
 
 MEMORY_MOST = 32_000_000
 """Bytes of memory at most, where there is a disk: more waits only while that does not take it."""
-BRAKE = 8_000_000
+BRAKE = 6_000_000
 """Bytes of memory at which devices rest, as long as the disk (or, without one, the link) works and will catch up."""
 SLACK = 1_000_000
 """Bytes by which the bound may be passed while the disk makes room, or the devices come to rest under "block"."""
