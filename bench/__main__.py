@@ -15,6 +15,7 @@ ALL = (
     "coldstart",
     "outage",
     "replug",
+    "ports",
     "stop",
     "backlog",
     "scale",
