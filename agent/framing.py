@@ -30,14 +30,18 @@ class LineFramer:
     from where the last search ended, as joining and splitting the whole at each piece would be quadratic.
     """
 
-    def __init__(self, ending: bytes | None = None, longest: int = 4096) -> None:
-        """ending: the bytes that end a line, or None for any of LF, CR, CR LF; longest: bytes, without the ending."""
+    def __init__(self, ending: bytes | None = None, longest: int = 4096, what: str = "line") -> None:
+        """ending: the bytes that end a line, or None for any of LF, CR, CR LF; longest: bytes, without the ending.
+
+        what: what a fault calls it.
+        """
         if ending == b"":
             raise ValueError("an ending has at least one byte; None stands for any of LF, CR, CR LF")
         if longest < 1:
             raise ValueError("longest is at least 1 byte")
         self._ending = ending
         self._longest = longest
+        self._what = what
         self._enough = longest + (len(ending) if ending else 1)  # so many bytes without an ending: too long in any case
         self._rest = bytearray()
         self._dropping = False  # inside a line that has already been given up
@@ -84,7 +88,7 @@ class LineFramer:
         """The stream ends: half a line is a Fault("cut"). Afterwards the framer is as new."""
         faults = []
         if self._rest and not self._dropping:
-            faults.append(Fault("cut", "the stream ended within a line", bytes(self._rest[:SAMPLE])))
+            faults.append(Fault("cut", f"the stream ended within a {self._what}", bytes(self._rest[:SAMPLE])))
         self._rest.clear()
         self._dropping = self._after_cr = False
         return faults
@@ -108,4 +112,4 @@ class LineFramer:
 
     def _too_long(self, line: bytes | bytearray) -> Fault:
         raw = bytes(line[: min(SAMPLE, self._longest)])
-        return Fault("too_long", f"a line of more than {self._longest} bytes", raw)
+        return Fault("too_long", f"a {self._what} of more than {self._longest} bytes", raw)
