@@ -26,7 +26,10 @@ DISTRIBUTION = "outstation"
 BUILTIN = {
     "host": "drivers.host:Host",
     "lines": "drivers.lines:Lines",
+    "mhz19": "drivers.mhz19:Mhz19",
     "p1": "drivers.p1:P1",
+    "pms5003": "drivers.pms5003:Pms5003",
+    "sds011": "drivers.sds011:Sds011",
 }
 """Our own, as in pyproject.toml (a test compares): found without metadata, so also in a source tree, not installed."""
 
