@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from agent.clock import Clock
 from agent.codec import encode_fields
 from agent.context_stream import Stream
-from agent.driver import Fault, Parser, Port, Sample, WorkersBusy
+from agent.driver import DeviceLost, Fault, Parser, Port, PortT, Sample, WorkersBusy
 from agent.events import EventManager, Missed, SocketEvent, TimerEvent, Work, WorkRejected
 from agent.logline import Repeats, line
 from agent.model import Reading
@@ -122,8 +122,15 @@ class DeviceContext:
         port.on_blocked = event.want_writable
         return self._own(event)
 
-    def stream(self, port: Port, parser: Parser, *, heavy: bool = False) -> SocketEvent:
-        stream = Stream(self, port, parser, heavy)
+    def stream(
+        self,
+        port: Port,
+        parser: Parser,
+        *,
+        heavy: bool = False,
+        on_end: Callable[[DeviceLost], object] | None = None,
+    ) -> SocketEvent:
+        stream = Stream(self, port, parser, heavy, on_end)
         self._streams.append(stream)
         stream.event = self.watch(port, stream.readable)
         if self.blocked:
@@ -174,6 +181,9 @@ class DeviceContext:
     def lost(self, reason: str) -> None:
         self.owner.lost(reason)
 
+    def open_port(self, name: str, fn: Callable[..., PortT], *args: Any) -> PortT:  # noqa: ARG002  (for fakes)
+        return fn(*args)
+
     def open_serial(self, config: SerialSettings) -> Port:
         return open_serial(config)
 
@@ -207,6 +217,16 @@ class DeviceContext:
             self.counts.readings += len(readings)
             self.counts.last_ns = readings[-1].mono_ns
             self._sink(readings)
+
+    def stream_ended(self, stream: Stream, on_end: Callable[[DeviceLost], object], reason: DeviceLost) -> None:
+        """One stream of a device that goes on: on_end is called by a timer, which ends with the driver."""
+        if stream in self._streams:
+            self._streams.remove(stream)
+            self._own(
+                self.manager.create_timer_event(
+                    1.0, on_end, reason, first_after=0.0, repeat=False, name=f"{self.device}.ended"
+                )
+            )
 
     def block(self, blocked: bool) -> None:
         """The outbox is full: leave what comes in the kernel's buffers; or go on."""

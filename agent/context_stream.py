@@ -29,12 +29,20 @@ RETRY_REJECTED = 0.1
 class Stream:
     """Port -> parser -> samples, inline or on a worker; one piece at a time on the worker, so order is kept."""
 
-    def __init__(self, ctx: DeviceContext, port: Port, parser: Parser, heavy: bool) -> None:
+    def __init__(
+        self,
+        ctx: DeviceContext,
+        port: Port,
+        parser: Parser,
+        heavy: bool,
+        on_end: Callable[[DeviceLost], object] | None = None,
+    ) -> None:
         self.event: SocketEvent
         self._ctx = ctx
         self._port = port
         self._parser = parser
         self._on_worker = False
+        self._on_end = on_end
         self._slow = 0
         self._queue: deque[tuple[int, bytes]] = deque()
         self._queued = 0
@@ -55,7 +63,7 @@ class Stream:
             data = self._port.read()
         except DeviceLost as gone:
             if not last:
-                self._ctx.lost(str(gone))
+                self._gone(gone)
             return
         if not data:
             return
@@ -93,6 +101,14 @@ class Stream:
         self._ended = on_ended
         if not self._busy and not self._queue:
             self._finish()
+
+    def _gone(self, gone: DeviceLost) -> None:
+        on_end = self._on_end
+        if on_end is None:
+            self._ctx.lost(str(gone))
+        else:
+            self.event.cancel()
+            self.end(lambda: self._ctx.stream_ended(self, on_end, gone))
 
     def _next(self) -> None:
         if self._busy or not self._queue:

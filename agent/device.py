@@ -18,6 +18,7 @@ from agent.hotplug import PathWatch
 from agent.logline import Repeats, line
 from agent.model import Channel, Reading
 from agent.ports import watched_path
+from agent.ports_opening import Opening
 
 if TYPE_CHECKING:
     from agent.parsing import ParsingHost
@@ -80,7 +81,7 @@ class Device:
         self._driver: Driver | None = None
         self._ctx: DeviceContext | None = None
         self._port: Port | None = None
-        self._attempt: _Opening | None = None
+        self._attempt: Opening[Port] | None = None
         self._retry: TimerEvent | None = None
         self._failures = 0
         self._appeared = False
@@ -231,7 +232,7 @@ class Device:
         if type(self._driver).open is Driver.open:
             self._opened(None)
             return
-        self._attempt = attempt = _Opening(self._driver)
+        self._attempt = attempt = Opening[Port](self._driver.open)
         try:
             env.manager.execute_work(
                 attempt.run,
@@ -244,14 +245,14 @@ class Device:
         except WorkRejected as full:
             self._attempt_failed(attempt, full)
 
-    def _attempt_done(self, attempt: _Opening, port: Port | None) -> None:
+    def _attempt_done(self, attempt: Opening[Port], port: Port | None) -> None:
         if attempt is self._attempt:
             self._attempt = None
             self._opened(port)
         elif port is not None:
             port.close()
 
-    def _attempt_failed(self, attempt: _Opening, error: BaseException) -> None:
+    def _attempt_failed(self, attempt: Opening[Port], error: BaseException) -> None:
         if attempt is not self._attempt:
             return
         self._attempt = None
@@ -370,26 +371,3 @@ class Device:
                 self._env.paths.add(path, self.name)
             else:
                 self._env.paths.remove(self.name)
-
-
-class _Opening:
-    """One opening under way on a worker. Abandoned, it closes what it gets: nobody waits for it any more.
-
-    Both sides first write, then look: whatever the order, one of them sees the other, and closing twice does no harm.
-    """
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-        self._port: Port | None = None
-        self._abandoned = False
-
-    def run(self) -> Port | None:
-        self._port = self._driver.open()
-        if self._abandoned and self._port is not None:
-            self._port.close()
-        return self._port
-
-    def abandon(self) -> None:
-        self._abandoned = True
-        if self._port is not None:
-            self._port.close()

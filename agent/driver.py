@@ -20,11 +20,11 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.errors import DeviceLost, PortError, WorkersBusy
+from agent.errors import ChildEnded, DeviceLost, PortError, WorkersBusy
 from agent.model import Channel, Fault, Sample, Value
 from agent.outputs import Output
 from agent.ports import SerialSettings
@@ -32,6 +32,7 @@ from agent.quantity import Interval
 
 __all__ = [
     "Channel",
+    "ChildEnded",
     "Context",
     "DeviceConfig",
     "DeviceLost",
@@ -90,6 +91,9 @@ class Port(Protocol):
         """Idempotent; never waits for what is left over."""
 
 
+PortT = TypeVar("PortT", bound=Port)
+
+
 class Context(Protocol):
     """What a driver may do. The supervisor gives one to each driver; tests use ``agent.testing.FakeContext``."""
 
@@ -143,11 +147,20 @@ class Context(Protocol):
         Work of another ``lane`` does not wait for it: for what may hang (a network file system) beside what must go on.
         """
 
-    def stream(self, port: Port, parser: Parser, *, heavy: bool = False) -> Handle:
+    def stream(
+        self,
+        port: Port,
+        parser: Parser,
+        *,
+        heavy: bool = False,
+        on_end: Callable[[DeviceLost], object] | None = None,
+    ) -> Handle:
         """Read port whenever it has something, feed parser and emit what comes out, until the driver stops.
 
         ``feed`` runs inline, or on a worker if it is ``heavy`` or was measured as slow; in order either way. When the
-        stream ends, ``parser.end`` tells what is left.
+        stream ends, ``parser.end`` tells what is left. The end of the port is the loss of the device; with ``on_end``
+        it is not (one client of many, a command that has done its work): then on_end is called with what ``read``
+        raised, in a later turn, when all is emitted and the port no longer watched. The driver closes it.
         """
 
     def emit(self, *items: Sample | Fault) -> None:
@@ -155,6 +168,12 @@ class Context(Protocol):
 
     def lost(self, reason: str) -> None:
         """The device is gone: close it and open it again. Returns; the driver's ``stop`` follows."""
+
+    def open_port(self, name: str, fn: Callable[..., PortT], *args: Any) -> PortT:
+        """Open by ``fn(*args)`` what is no serial port, as agent.ports_* can; tests give a FakePort by its ``name``.
+
+        Blocks: call it in ``Driver.open``, or on a worker by way of ``agent.ports_opening.Opening``. Raises PortError.
+        """
 
     def open_serial(self, config: SerialConfig) -> Port:
         """Open a serial port or pyserial URL. Blocks: call it in ``Driver.open`` alone. Raises PortError."""

@@ -115,10 +115,11 @@ class LineFormat(BaseModel):
 class LineParser(LineReader, Parser):
     """Lines to samples: one Sample or one Fault a line."""
 
-    def __init__(self, config: LineFormat) -> None:
+    def __init__(self, config: LineFormat, *, ending: bytes | None = None) -> None:
+        """ending: what ends a line, whatever the configuration says of it."""
         self._config = config
         super().__init__(
-            LineFramer(ENDINGS[config.ending], config.longest),
+            LineFramer(ending or ENDINGS[config.ending], config.longest),
             take_apart(config),
             FieldRules(
                 config.channels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,26 @@ class PortError(DeviceLost):
 
     def __str__(self) -> str:
         return f"{self.args[0]}; {self.remedy}" if self.remedy else str(self.args[0])
+
+
+class ChildEnded(DeviceLost):
+    """A child process has ended. Raised by its port; a driver makes a Fault of it, or its device is opened again.
+
+    status: exit status, or the signal's number, negative; words: the last line of its standard error, or "".
+    """
+
+    def __init__(self, name: str, status: int, words: str = "") -> None:
+        how = f"exit status {status}" if status >= 0 else f"killed by {_signal(-status)}"
+        super().__init__(f"{name}: {how}: {words}" if words else f"{name}: {how}")
+        self.status = status
+        self.words = words
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 class WorkersBusy(OutstationError, RuntimeError):  # noqa: N818  (named by the contract of drivers)

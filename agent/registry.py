@@ -24,6 +24,7 @@ GROUP = "outstation.drivers"
 
 DISTRIBUTION = "outstation"
 BUILTIN = {
+    "exec": "drivers.exec:Exec",
     "host": "drivers.host:Host",
     "lines": "drivers.lines:Lines",
     "mhz19": "drivers.mhz19:Mhz19",

@@ -15,7 +15,18 @@ from itertools import count
 from typing import Any, Literal, TypeVar, cast
 
 from agent.codec import encode_fields
-from agent.driver import DeviceLost, Driver, Fault, Parser, Port, PortError, Sample, SerialConfig, WorkersBusy
+from agent.driver import (
+    DeviceLost,
+    Driver,
+    Fault,
+    Parser,
+    Port,
+    PortError,
+    PortT,
+    Sample,
+    SerialConfig,
+    WorkersBusy,
+)
 from agent.events import ManualClock, WorkTimeout
 from agent.outputs import parse_command
 from agent.testing.handles import FakeTimer, FakeWatch, FakeWork
@@ -46,7 +57,8 @@ class FakeContext:
     ) -> None:
         """work: whether what is submitted runs by itself (inline), when the test says ``do_work`` (deferred), or never,
         as if the workers' queue were full (rejected);
-        ports: what ``open_serial`` gives, or raises, by the configuration's ``port``; default: a new FakePort each.
+        ports: what ``open_serial`` gives, or raises, by the configuration's ``port``, and ``open_port`` by the name;
+        default: a new FakePort each.
         """
         self.device = device
         self.clock = clock or ManualClock()
@@ -178,9 +190,31 @@ class FakeContext:
             self._later(lambda: self._readable(handle))
         return handle
 
-    def stream(self, port: Port, parser: Parser, *, heavy: bool = False) -> FakeWatch:  # noqa: ARG002  (order is the same)
+    def stream(
+        self,
+        port: Port,
+        parser: Parser,
+        *,
+        heavy: bool = False,  # noqa: ARG002  (order is the same)
+        on_end: Callable[[DeviceLost], object] | None = None,
+    ) -> FakeWatch:
+        def readable() -> None:
+            try:
+                data = port.read()
+            except DeviceLost as gone:
+                if on_end is None:
+                    raise
+                reason = gone
+                handle.cancel()
+                self._streams.remove(parser)
+                self.emit(*parser.end())
+                self._later(lambda: on_end(reason))
+            else:
+                self.emit(*parser.feed(data))
+
         self._streams.append(parser)
-        return self.watch(port, lambda: self.emit(*parser.feed(port.read())))
+        handle = self.watch(port, readable)
+        return handle
 
     def submit(
         self,
@@ -222,12 +256,18 @@ class FakeContext:
         self.losses.append(reason)
         self._close()
 
+    def open_port(self, name: str, fn: Callable[..., PortT], *args: Any) -> PortT:  # noqa: ARG002  (not for real)
+        return cast(PortT, self._open(name))
+
     def open_serial(self, config: SerialConfig) -> FakePort:
-        port = self.ports.get(config.port)
+        return self._open(config.port)
+
+    def _open(self, name: str) -> FakePort:
+        port = self.ports.get(name)
         if isinstance(port, PortError):
             raise port
         if port is None or port.closed:
-            port = self.ports[config.port] = FakePort(config.port)
+            port = self.ports[name] = FakePort(name)
         self._port = port
         return port
 

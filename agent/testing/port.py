@@ -36,6 +36,7 @@ class FakePort:
         self._written = bytearray()
         self._unsent = bytearray()
         self._gone = False
+        self._reason: DeviceLost | None = None
         self._answers: list[tuple[int, bytes, bytes | Callable[[], bytes]]] = []
         self._answered = 0  # bytes of _written that no rule looks at any more
         self._eventfd = -1
@@ -49,9 +50,13 @@ class FakePort:
             self._input += piece
             self._changed()
 
-    def hang_up(self) -> None:
-        """The device is unplugged. What it sent before and nobody read is gone with it, as on a tty."""
+    def hang_up(self, reason: DeviceLost | None = None) -> None:
+        """The device is unplugged. What it sent before and nobody read is gone with it, as on a tty.
+
+        reason: what ``read`` and ``write`` raise from now on.
+        """
         self._gone = True
+        self._reason = reason
         self._changed()
 
     def answer(self, request: bytes, response: bytes | Callable[[], bytes]) -> None:
@@ -135,7 +140,7 @@ class FakePort:
         if self.closed:
             raise DeviceLost(f"{self.name} is closed")
         if self._gone:
-            raise DeviceLost(f"{self.name} hung up")
+            raise self._reason or DeviceLost(f"{self.name} hung up")
 
     def _send(self, data: bytes) -> int:
         taken = min(len(data), self.room)

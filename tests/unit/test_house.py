@@ -193,6 +193,8 @@ def test_a_driver_imports_the_contract_alone(path: Path) -> None:
         "agent.model",
         "agent.machine",
         "agent.obis",
+        "agent.ports_child",
+        "agent.ports_opening",
         "agent.quantity",
     }
     wrong = [

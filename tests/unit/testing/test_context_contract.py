@@ -357,3 +357,57 @@ def test_the_clock_is_the_managers(it: Fake | Real) -> None:
     step(it, 2.5)
     assert it.ctx.now() - before == 2.5
     assert it.ctx.device == "d"
+
+
+def test_a_stream_that_may_end_tells_its_owner_behind_its_last_items_and_the_device_goes_on(it: Fake | Real) -> None:
+    first, second = FakePort(), FakePort()
+    ends: list[tuple[str, int, list[str]]] = []
+
+    def ended(end: DeviceLost) -> None:
+        ends.append((str(end), len(it.samples), it.faults))
+
+    it.ctx.stream(first, Letters(), on_end=ended)
+    it.ctx.stream(second, Letters(), on_end=ended)
+    first.feed(b"a1")
+    it.run()
+    first.hang_up(DeviceLost("it is over"))
+    it.run()
+    it.run()
+    assert ends == [("it is over", 1, ["digit", "cut"])]
+    second.feed(b"b")
+    it.run()
+    assert [sample["letter"] for sample in it.samples] == ["a", "b"]
+    assert it.losses == []
+    it.stop()
+    assert it.faults == ["digit", "cut", "cut"], "the end of a stream is told once"
+    assert len(ends) == 1
+
+
+def test_what_is_raised_at_the_end_of_a_stream_finds_its_device(it: Fake | Real) -> None:
+    port = FakePort()
+
+    def ended(end: DeviceLost) -> None:
+        raise DeviceLost(f"so all of it: {end}")
+
+    it.ctx.stream(port, Letters(), on_end=ended)
+    port.hang_up(DeviceLost("over"))
+    it.run()
+    it.run()
+    assert it.losses == ["so all of it: over"]
+
+
+def test_a_stream_that_ends_on_a_worker_gives_all_of_it_first() -> None:
+    it = Real()
+    port = FakePort()
+    ends: list[int] = []
+    with it.manager:
+        it.ctx.stream(port, Letters(), heavy=True, on_end=lambda _: ends.append(len(it.samples)))
+        port.feed(b"abc")
+        it.manager.run_once(0)
+        port.hang_up()
+        for _ in range(100):
+            if ends:
+                break
+            it.manager.run_once(1.0)
+        assert ends == [3]
+        assert it.faults == ["cut"]

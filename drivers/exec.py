@@ -1,0 +1,198 @@
+r"""A command: what it prints, line by line, run once an interval or all the time.
+
+Device: any program that prints readings: ``vcgencmd``, ``sensors``, ``rtl_433``, a script of your own.
+
+Wire format: lines of text on its standard output, in the formats of the driver ``lines``: ``json``, ``csv``, ``kv``,
+``regex``, ``scalar``. With ``whole = true`` all that one run prints is one line, whatever line breaks are in it.
+
+With ``interval`` the command runs so often and ends by itself. It is given ``timeout``; then it and its process group
+get SIGTERM, and 2 s later SIGKILL. The last line of a run needs no ending, unless the run failed. Without ``interval``
+the command runs for as long as the device is wanted, and is started again, ever more slowly, when it ends.
+
+A run that ends with another status than 0, or by a signal, is the fault ``exit``, whose detail is the status and the
+last line of its standard error; one that is late is ``timeout``. What was printed before counts.
+
+No shell reads ``command``; who wants one says ``shell``. The command gets nothing on its standard input, and of the
+agent's environment PATH, HOME, USER, LOGNAME, LANG, LC_ALL, TZ and TMPDIR, as the broker's password may stand in the
+rest. It runs as the agent's user in the agent's sandbox. When the device stops, its process group is killed (SIGKILL);
+a process that leaves the group is on its own.
+
+Source: setsid(2), pidfd_open(2), kill(2).
+
+Sample::
+
+    [[device]]
+    name = "firmware"
+    driver = "exec"
+    command = ["vcgencmd", "measure_temp"]
+    interval = "30s"
+    timeout = "5s"
+    format = "regex"
+    pattern = "temp=(?P<temperature>[-0-9.]+)"
+
+    [device.channels.temperature]
+    unit = "°C"
+    device_class = "temperature"
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Final
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+
+from agent.driver import (
+    ChildEnded,
+    Context,
+    DeviceConfig,
+    DeviceLost,
+    Driver,
+    Fault,
+    Handle,
+    Parser,
+    Port,
+    PortError,
+)
+from agent.driver_lines import LineFormat, LineParser
+from agent.framing import ENDINGS
+from agent.ports_child import ChildPort, open_child
+from agent.ports_opening import Opening
+from agent.quantity import Interval
+
+GRACE: Final = 2.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+WHOLE: Final = b"\0"
+"""Ends the output of a run that is one line: a byte that no text has."""
+
+Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+
+
+class ExecConfig(LineFormat, DeviceConfig):
+    """What is run, when, and what it prints."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: tuple[Word, ...] = Field((), description='The program and its arguments, as ["sensors", "-j"].')
+    shell: Word = Field(
+        "", validate_default=True, description="Instead of command: a line for /bin/sh, with pipes and all."
+    )
+    interval: Interval | None = Field(None, description="Time between two runs; without it the command runs on.")
+    timeout: Interval | None = Field(None, description="Time that a run may take; default: the interval.")
+    whole: bool = Field(False, description="All that a run prints is one line.")
+    directory: str = Field("", pattern=r"^(/[^\x00]*)?$", description="Where it runs; default: where the agent does.")
+    environment: dict[str, Word] = Field({}, description="Variables that are set for it.")
+
+    @field_validator("command")
+    @classmethod
+    def _named(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if command and not command[0]:
+            raise ValueError('the program has no name; write command = ["program", "argument"]')
+        return command
+
+    @field_validator("shell")
+    @classmethod
+    def _one(cls, shell: str, info: ValidationInfo) -> str:
+        if bool(shell) == bool(info.data.get("command")) and "command" in info.data:
+            raise ValueError("give either command or shell")
+        return shell
+
+    @field_validator("timeout", "whole")
+    @classmethod
+    def _of_runs(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("interval") is None:
+            raise ValueError("only for a command with an interval; one that runs on has no end to wait for")
+        if info.field_name == "timeout" and value is not None and value > info.data["interval"]:
+            raise ValueError("longer than the interval: a run would still be at work when the next is due")
+        if info.field_name == "whole" and value and info.data.get("format") == "csv":
+            raise ValueError('format = "csv" is of lines; whole is for json, kv, regex and scalar')
+        return value
+
+    def words(self) -> tuple[str, ...]:
+        """The command as it is executed."""
+        return self.command or ("/bin/sh", "-c", self.shell)
+
+
+class Exec(Driver):
+    """A command, run once an interval or all the time: what it prints, line by line."""
+
+    Config = ExecConfig
+
+    def __init__(self, config: ExecConfig, ctx: Context) -> None:
+        super().__init__(config, ctx)
+        self.channels = config.line_channels()
+
+    def parser(self) -> Parser:
+        """A new parser, for one run."""
+        return LineParser(self.config, ending=WHOLE if self.config.whole else None)
+
+    def open(self) -> ChildPort | None:
+        return None if self.config.interval else self._start()
+
+    def start(self, port: Port | None) -> None:
+        self._opening: Opening[ChildPort] | None = None
+        self._child: ChildPort | None = None
+        self._watch: Handle | None = None
+        self._late = False
+        if port is None:
+            self.ctx.every(self.config.interval, self._due, first_after=0.0, name="run")
+        else:
+            self.ctx.stream(port, self.parser(), on_end=self._over)
+
+    def stop(self) -> None:
+        if self._opening is not None:
+            self._opening.abandon()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._child is not None:
+            self._child.close()
+
+    def _start(self) -> ChildPort:
+        """On a worker: fork and execute."""
+        config = self.config
+        ending = WHOLE if config.whole else ENDINGS[config.ending] or b"\n"
+        opener = partial(open_child, directory=config.directory, environment=config.environment, ending=ending)
+        return self.ctx.open_port(config.words()[0], opener, config.words())
+
+    def _due(self) -> None:
+        if self._opening is not None:
+            self.ctx.emit(Fault("timeout", "the run before has not ended"))
+        elif not self.ctx.blocked:
+            self._late = False
+            self._opening = Opening(self._start)
+            self.ctx.submit(self._opening.run, on_done=self._started, on_error=self._refused)
+
+    def _refused(self, error: BaseException) -> None:
+        self._opening = None
+        if not isinstance(error, PortError):
+            raise error
+        self.ctx.lost(str(error))  # what has to be installed or mended: said once, tried ever more slowly
+
+    def _started(self, child: ChildPort) -> None:
+        self._child = child
+        self._watch = self.ctx.stream(child, self.parser(), on_end=self._ended)
+        self._deadline = self.ctx.after(self.config.timeout or self.config.interval, self._too_late, name="deadline")
+
+    def _too_late(self) -> None:
+        assert self._child is not None
+        self._late = True
+        self._child.terminate()
+        self._deadline = self.ctx.after(GRACE, self._child.kill, name="kill")
+
+    def _ended(self, end: DeviceLost) -> None:
+        """One run is over, and all that it printed has been parsed."""
+        self._deadline.cancel()
+        if self._child is not None:
+            self._child.close()
+        self._opening = self._child = self._watch = None
+        if self._late:
+            limit = self.config.timeout or self.config.interval
+            self.ctx.emit(Fault("timeout", f"not at its end after {limit:g} s; {end}"))
+        elif not isinstance(end, ChildEnded) or end.status:
+            self.ctx.emit(Fault("exit", str(end)))
+
+    def _over(self, end: DeviceLost) -> None:
+        """The command that should run on has ended."""
+        self.ctx.emit(Fault("exit", str(end)))
+        self.ctx.lost(str(end))
