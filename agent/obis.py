@@ -4,8 +4,8 @@ A code is written ``A-B:C.D.E*F``: medium, channel, quantity, processing, tariff
 ``A-B:``, ``E`` or ``*F``, or write 255 for "not used". Three drivers read them, in DSMR's P1, in SML and in IEC
 62056-21; a register has the same name and unit in all of them.
 
-Sources: IEC 62056-6-1:2017 (the codes; tables 5 to 15 are those of electricity), IEC 62056-21:2002, section 6 and
-annex C (data sets ``code(value*unit)``), DSMR P1 Companion Standard 5.0.2, section 6.12.
+Sources: IEC 62056-6-1:2017 (the codes; tables 5 to 15 are those of electricity), IEC 62056-21:2002, section 6 and annex
+C (data sets ``code(value*unit)``), DSMR P1 Companion Standard 5.0.2, section 6.12.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def _tariffs(c: int, name: str, unit: str, device_class: str | None, tariffs: in
 REGISTERS: Final[dict[str, Register]] = {
     **_tariffs(1, "energy_import", "kWh", "energy", 4),
     **_tariffs(2, "energy_export", "kWh", "energy", 4),
+    **_tariffs(15, "energy_absolute", "kWh", "energy", 2),
     **_phases(16, "power", "W", "power"),
+    **_phases(15, "power_absolute", "W", "power"),
     **_phases(1, "power_import", "W", "power"),
     **_phases(2, "power_export", "W", "power"),
     **_phases(12, "voltage", "V", "voltage"),

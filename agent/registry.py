@@ -31,6 +31,7 @@ BUILTIN = {
     "p1": "drivers.p1:P1",
     "pms5003": "drivers.pms5003:Pms5003",
     "sds011": "drivers.sds011:Sds011",
+    "sml": "drivers.sml:Sml",
 }
 """Our own, as in pyproject.toml (a test compares): found without metadata, so also in a source tree, not installed."""
 

@@ -11,10 +11,9 @@ DSMR 4 and 5 send at 115200 baud, 8N1 (the default here); 2.2 and 3 at 9600 baud
 ``bytesize = 7``, ``parity = "even"``. The line is inverted; P1 cables do that. The meter sends while its "data request"
 pin is high; cables that have it on RTS need ``rts = true``.
 
-One telegram is one reading. Energy is in kWh, power in W, whatever the meter says. A meter behind the meter is
-``gas``, ``water``, ``heat`` ..., and ``gas_time`` is when that was read (hourly, or every five minutes); a second one
-of a kind keeps its code, "0-2:24.2.1". Texts (serial numbers, messages), lists of the past and encrypted telegrams
-are not read.
+One telegram is one reading. Energy is in kWh, power in W, whatever the meter says. A meter behind the meter is ``gas``,
+``water``, ``heat`` ..., and ``gas_time`` is when that was read (hourly, or every five minutes); a second one of a kind
+keeps its code, "0-2:24.2.1". Texts (serial numbers, messages), lists of the past and encrypted telegrams are not read.
 
 Source: DSMR P1 Companion Standard 2.2, 4.2.2 and 5.0.2 (sections 6.2 and 6.12); Fluvius eMUCS-P1 1.7.1; EN 13757-3
 (kinds of M-Bus meters).

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +22,13 @@ from hypothesis import strategies as st
 from agent.codec import encode_fields
 from agent.driver import Fault, Parser, Sample
 from agent.model import FAULT_KINDS
-from drivers.p1 import P1Config, P1Parser, crc16
+from drivers.p1 import P1Config, P1Parser
+from drivers.p1 import crc16 as crc_arc
+from drivers.sml import BEGIN, ESCAPE, SmlConfig, SmlParser
+from drivers.sml import crc16 as crc_ccitt
 
 CASES = Path(__file__).parents[1] / "cases"
-EXAMPLES = int(os.environ.get("METER_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("METER_EXAMPLES", "150"))
 PORT = {"name": "m", "port": "/dev/x"}
 
 
@@ -35,10 +39,23 @@ def p1() -> Parser:
 def p1_sealed(body: bytes) -> bytes:
     """A telegram with any body and a CRC that fits: what only a checksum keeps from the code behind it."""
     text = b"/X\r\n" + body.replace(b"!", b"") + b"\r\n!"
-    return text + b"%04X\r\n" % crc16(text)
+    return text + b"%04X\r\n" % crc_arc(text)
 
 
-METERS: dict[str, tuple[Callable[[], Parser], Callable[[bytes], bytes]]] = {"p1": (p1, p1_sealed)}
+def sml() -> Parser:
+    return SmlParser(SmlConfig(driver="sml", **PORT))
+
+
+def sml_sealed(body: bytes) -> bytes:
+    filling = -len(body) % 4
+    framed = BEGIN + body.replace(ESCAPE, ESCAPE * 2) + bytes(filling) + ESCAPE + bytes([0x1A, filling])
+    return framed + (crc_ccitt(framed, 0xFFFF) ^ 0xFFFF).to_bytes(2, "little")
+
+
+METERS: dict[str, tuple[Callable[[], Parser], Callable[[bytes], bytes]]] = {
+    "p1": (p1, p1_sealed),
+    "sml": (sml, sml_sealed),
+}
 meters = pytest.mark.parametrize("meter", METERS)
 
 
@@ -53,7 +70,8 @@ def samples(meter: str) -> list[bytes]:
 def streams(meter: str) -> st.SearchStrategy[bytes]:
     """Pieces of real telegrams, garbled here and there, and bytes of any kind between."""
     seal = METERS[meter][1]
-    words = sorted({word for sample in samples(meter) for word in sample.split(b"\n")})
+    # What telegrams are made of: lines of text, entries of a list.
+    words = sorted({word for sample in samples(meter) for word in re.split(rb"\n|(?=[\x72-\x77]\x07)", sample)})
 
     def garble(given: tuple[bytes, int, int, int, int]) -> bytes:
         sample, begin, end, at, byte = given
@@ -69,7 +87,9 @@ def streams(meter: str) -> st.SearchStrategy[bytes]:
         st.integers(0, 3000),
         st.integers(0, 400),
     ).map(garble)
-    body = st.lists(st.sampled_from(words) | st.binary(max_size=12), max_size=6).map(b"\n".join)
+    body = st.lists(st.sampled_from(words) | st.binary(max_size=12), max_size=6).map(
+        b"\n".join if meter != "sml" else b"".join
+    )
     return st.lists(piece | body.map(seal) | st.binary(max_size=40), max_size=4).map(b"".join)
 
 

@@ -36,11 +36,11 @@ def test_it_listens_at_115200_baud_unless_told_otherwise() -> None:
 
 def test_only_the_channels_that_are_asked_for() -> None:
     ctx = FakeContext("meter")
-    driver = ctx.start(P1, port="/dev/ttyUSB0", only=["power_import", "1-0:15.8.0"])
+    driver = ctx.start(P1, port="/dev/ttyUSB0", only=["power_import", "1-0:5.8.0"])
     assert [channel.name for channel in driver.channels] == ["power_import"]
-    ctx.port.feed(telegram(b"1-0:1.7.0(00.244*kW)\r\n1-0:2.7.0(00.000*kW)\r\n1-0:15.8.0(000800.817*kWh)\r\n"))
+    ctx.port.feed(telegram(b"1-0:1.7.0(00.244*kW)\r\n1-0:2.7.0(00.000*kW)\r\n1-0:5.8.0(000800.817*kWh)\r\n"))
     ctx.port.feed(telegram(b"1-0:2.7.0(00.000*kW)\r\n"))
-    assert ctx.samples == [Sample({"power_import": 244.0, "1-0:15.8.0": 800.817})]
+    assert ctx.samples == [Sample({"power_import": 244.0, "1-0:5.8.0": 800.817})]
     assert not ctx.faults
 
 
