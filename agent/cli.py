@@ -29,11 +29,11 @@ STATUSES = {
     1: "`verify`: a reading is lost or out of order; `outbox`: the file is damaged, or something is left; `demo`: it "
     "could not go on",
     2: "the command line is wrong",
-    EX_DATAERR: "`outbox`: not an outbox, one that is damaged, or one of another version",
-    EX_NOINPUT: "`outbox`: no such file, or it may not be read; `verify`: no reading arrived",
+    EX_DATAERR: "`outbox`, `replay`: no outbox or recording, one that is damaged, or one of another version",
+    EX_NOINPUT: "`outbox`: no such file, or it may not be read; `verify`: no reading arrived; `record`: no byte",
     EX_UNAVAILABLE: "the broker cannot be reached, or refuses us",
     EX_SOFTWARE: 'a callback hung, or was slow under on_slow = "stop"; or a defect of ours, with its traceback',
-    EX_IOERR: "`outbox`: the disk refuses",
+    EX_IOERR: "`outbox`, `record`: the disk refuses",
     EX_TEMPFAIL: "another process has the outbox; its pid is told",
     EX_CONFIG: "the configuration is wrong, or a driver cannot be loaded; all that is wrong is listed",
 }
@@ -49,7 +49,12 @@ class DriverFailure(click.ClickException):
 class Commands(click.Group):
     """Imports some of its commands when they are asked for: what they can say alone costs `run` milliseconds."""
 
-    later: ClassVar = {"outbox": "agent.cli_outbox", "verify": "agent.cli_verify_command"}
+    later: ClassVar = {
+        "outbox": "agent.cli_outbox",
+        "record": "agent.cli_record",
+        "replay": "agent.cli_record",
+        "verify": "agent.cli_verify_command",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *self.later})

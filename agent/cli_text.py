@@ -150,6 +150,12 @@ def _masked(value: Any, path: KeyPath) -> Any:
     return masked_url(value) if isinstance(value, str) else value
 
 
+def masked(config: BaseModel) -> dict[str, Any]:
+    """What a configuration says, as JSON has it, without what may be secret."""
+    said = config.model_dump(mode="json", exclude_unset=True)
+    return {key: _masked(value, (key,)) for key, value in said.items() if not secret((key,))}
+
+
 def _channels(device: Device, notes: list[str]) -> list[str]:
     try:
         channels = known_channels(device.driver, device.config)

@@ -21,7 +21,7 @@ LAYERS = [
     ["errors", "quantity", "logline", "ranges"],
     ["model"],
     ["clock"],
-    ["framing", "codec", "fields", "obis", "outputs", "tally"],
+    ["framing", "codec", "recording", "recognise", "fields", "obis", "outputs", "tally"],
     ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine"],
     ["driver", "parsing"],
     ["registry", "config"],
