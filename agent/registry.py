@@ -26,8 +26,11 @@ DISTRIBUTION = "outstation"
 BUILTIN = {
     "exec": "drivers.exec:Exec",
     "host": "drivers.host:Host",
+    "hwmon": "drivers.hwmon:Hwmon",
+    "iio": "drivers.iio:Iio",
     "lines": "drivers.lines:Lines",
     "mhz19": "drivers.mhz19:Mhz19",
+    "onewire": "drivers.onewire:OneWire",
     "p1": "drivers.p1:P1",
     "pms5003": "drivers.pms5003:Pms5003",
     "sds011": "drivers.sds011:Sds011",
