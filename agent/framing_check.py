@@ -258,6 +258,7 @@ SUMS: Final = {
         Check("sum8-ones", 1, lambda data: ~sum(data) & 0xFF),
         Check("sum8-twos", 1, lambda data: -sum(data) & 0xFF),
         Check("sum16", 2, lambda data: sum(data) & 0xFFFF),
+        Check("sum16-twos", 2, lambda data: -sum(data) & 0xFFFF),
         Check("xor8", 1, _xor),
         Check("fletcher-16", 2, lambda data: _fletcher(data, 255), low_first=True),
         Check("fletcher-16/ubx", 2, lambda data: _fletcher(data, 256), low_first=True),

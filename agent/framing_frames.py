@@ -34,12 +34,12 @@ class Length:
 class Layout:
     """What a frame of one protocol looks like. Offsets are from its first byte, negative ones from its end.
 
-    sync: its first bytes; tail: its last; size: all its bytes, or the field that tells; longest: most that ``size``
-    may tell; check: computed over the bytes ``check_from`` to ``check_to`` (without the latter; None: up to the check
-    itself), it stands at ``check_at`` (None: right before the tail).
+    sync: its first bytes; tail: its last; size: all its bytes, or the field that tells, or None: a packet's size, which
+    tells itself; longest: most that ``size`` may tell; check: computed over the bytes ``check_from`` to ``check_to``
+    (without the latter; None: up to the check itself), it stands at ``check_at`` (None: right before the tail).
     """
 
-    size: int | Length
+    size: int | Length | None
     sync: bytes = b""
     tail: bytes = b""
     check: Check | None = None
@@ -63,13 +63,15 @@ class Layout:
     @property
     def most(self) -> int:
         """More bytes are no frame."""
-        return self.longest if isinstance(self.size, Length) else self.size
+        return self.size if isinstance(self.size, int) else self.longest
 
     def total(self, buffer: bytes | bytearray, at: int) -> int:
         """The size that the frame at ``at`` tells, whose head is there; not yet judged."""
         size = self.size
         if isinstance(size, int):
             return size
+        if size is None:
+            return len(buffer) - at
         begin = at + size.at
         return int.from_bytes(buffer[begin : begin + size.size], size.order) + size.add
 
@@ -83,6 +85,23 @@ class Layout:
             return Fault("syntax", f"{len(frame)} bytes, where {due} are due", frame)
         return self._wrong_end(frame)
 
+    def data_end(self, total: int) -> int:
+        """Offset behind the last byte of a frame that is neither check, where that stands at the end, nor tail."""
+        return max(total - len(self.tail) - (self.check.size if self.check and self.check_at is None else 0), 0)
+
+    def misplaced(self, total: int) -> str | None:
+        """Why a frame of so many bytes has no room for the check, or None."""
+        if self.check is None or 0 <= self._place(total) <= total - self.check.size:
+            return None
+        return f"no room for {self.check.name} in {total} bytes"
+
+    def _place(self, total: int) -> int:
+        """Offset of the check."""
+        assert self.check is not None
+        if self.check_at is None:
+            return total - len(self.tail) - self.check.size
+        return _offset(self.check_at, total)
+
     def _wrong_end(self, frame: bytes) -> Fault | None:
         if not frame.endswith(self.tail):
             return Fault("syntax", f"does not end in {self.tail.hex(' ')}", frame)
@@ -90,10 +109,10 @@ class Layout:
         if check is None:
             return None
         end = len(frame)
-        at = end - len(self.tail) - check.size if self.check_at is None else _offset(self.check_at, end)
+        at = self._place(end)
+        if misplaced := self.misplaced(end):
+            return Fault("syntax", misplaced, frame)
         stands = frame[at : at + check.size]
-        if at < 0 or len(stands) < check.size:
-            return Fault("syntax", f"no room for {check.name} in {end} bytes", frame)
         to = at if self.check_to is None else _offset(self.check_to, end)
         due = check.compute(frame[_offset(self.check_from, end) : max(to, 0)])
         if int.from_bytes(stands, self.check_order) == due:
@@ -210,6 +229,10 @@ class FrameFramer:
         self._why = None
 
 
+HELD: Final = 16
+"""Faults after which an answer is given up: a kilobyte of noise."""
+
+
 class Framer(Protocol):
     """FrameFramer, PacketFramer: bytes to frames, with a Fault for what is none."""
 
@@ -219,26 +242,43 @@ class Framer(Protocol):
 
 
 class FrameReader:
-    """A stream of frames to samples and faults: the parser of a driver whose device sends binary frames."""
+    """A stream of frames to samples and faults: the parser of a driver whose device sends binary frames.
 
-    def __init__(self, framer: Framer, read: Callable[[bytes], Iterable[Sample | Fault]]) -> None:
+    As the parser of an answer (``PollDriver`` takes the first that ``feed`` gives for it) it keeps back the faults of
+    what is no frame until a frame has said something: noise, or an echo of the question, does not end the waiting. HELD
+    faults do.
+    """
+
+    def __init__(
+        self, framer: Framer, read: Callable[[bytes], Iterable[Sample | Fault]], *, answer: bool = False
+    ) -> None:
         """read: what one good frame says; nothing, if that is no reading (the answer to a command, say)."""
         self._framer = framer
         self._read = read
+        self._answer = answer
+        self._held: list[Sample | Fault] = []
 
     def feed(self, data: bytes) -> list[Sample | Fault]:
         """What data completes."""
-        return self._items(self._framer.feed(data))
+        items, said = self._items(self._framer.feed(data))
+        if self._answer and not said and len(items) < HELD:
+            self._held = items
+            return []
+        return items
 
     def end(self) -> list[Sample | Fault]:
         """The stream ends: what is left."""
-        return self._items(self._framer.end())
+        return self._items(self._framer.end())[0]
 
-    def _items(self, frames: Iterable[bytes | Fault]) -> list[Sample | Fault]:
-        items: list[Sample | Fault] = []
+    def _items(self, frames: Iterable[bytes | Fault]) -> tuple[list[Sample | Fault], bool]:
+        """Those held before, and of these frames; and whether one of the frames has said something."""
+        items, self._held = self._held, []
+        said = False
         for frame in frames:
             if isinstance(frame, Fault):
                 items.append(frame)
-            else:
-                items += self._read(frame)
-        return items
+                continue
+            before = len(items)
+            items += self._read(frame)
+            said = said or len(items) > before
+        return items, said

@@ -25,6 +25,7 @@ GROUP = "outstation.drivers"
 DISTRIBUTION = "outstation"
 BUILTIN = {
     "exec": "drivers.exec:Exec",
+    "frames": "drivers.frames:Frames",
     "host": "drivers.host:Host",
     "hwmon": "drivers.hwmon:Hwmon",
     "iio": "drivers.iio:Iio",

@@ -67,7 +67,7 @@ class Mhz19Parser(FrameReader, Parser):
 
     def __init__(self, temperature: bool) -> None:
         self._temperature = temperature
-        super().__init__(FrameFramer(LAYOUT), self._sample)
+        super().__init__(FrameFramer(LAYOUT), self._sample, answer=True)
 
     def _sample(self, frame: bytes) -> Iterable[Sample | Fault]:
         co2 = int.from_bytes(frame[2:4], "big")

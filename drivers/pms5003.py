@@ -85,10 +85,10 @@ SLEEP, WAKE = command(0xE4, 0), command(0xE4, 1)
 class Pms5003Parser(FrameReader, Parser):
     """Frames to samples."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, *, answer: bool = False) -> None:
         self._names = FIELDS[model]
         self._size = SIZES[model]
-        super().__init__(FrameFramer(LAYOUT), self._sample)
+        super().__init__(FrameFramer(LAYOUT), self._sample, answer=answer)
 
     def _sample(self, frame: bytes) -> Iterable[Sample | Fault]:
         if len(frame) == ANSWER:
@@ -122,7 +122,7 @@ class Pms5003(PollDriver):
         self.channels = tuple(map(channel, FIELDS[config.model]))
 
     def parser(self) -> Parser:
-        return Pms5003Parser(self.config.model)
+        return Pms5003Parser(self.config.model, answer=self.config.mode == "passive")
 
     def request(self) -> bytes:
         return READ

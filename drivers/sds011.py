@@ -79,8 +79,8 @@ def read(frame: bytes) -> Iterable[Sample | Fault]:
 class Sds011Parser(FrameReader, Parser):
     """Frames to samples."""
 
-    def __init__(self) -> None:
-        super().__init__(FrameFramer(LAYOUT), read)
+    def __init__(self, *, answer: bool = False) -> None:
+        super().__init__(FrameFramer(LAYOUT), read, answer=answer)
 
 
 class Sds011(PollDriver):
@@ -93,7 +93,7 @@ class Sds011(PollDriver):
     )
 
     def parser(self) -> Parser:
-        return Sds011Parser()
+        return Sds011Parser(answer=self.config.mode == "query")
 
     def request(self) -> bytes:
         return command(QUERY)

@@ -138,6 +138,15 @@ def test_mhz19() -> None:
     assert ctx.sent() == "ff0186000000000079"
 
 
+def test_mhz19_that_warms_up_has_answered() -> None:
+    ctx = started(Mhz19, answer_timeout=1)
+    ctx.run()
+    ctx.port.feed(b"\0", bytes.fromhex("ff 86 00 00 00 00 00 00 7a"))
+    assert [fault.kind for fault in ctx.faults] == ["syntax", "number"]
+    ctx.advance(1)
+    assert len(ctx.faults) == 2  # no "timeout"
+
+
 @pytest.mark.parametrize(
     ("options", "commands"),
     [

@@ -183,9 +183,11 @@ def test_the_event_manager_is_a_library_of_its_own(path: Path) -> None:
 def test_a_driver_imports_the_contract_alone(path: Path) -> None:
     allowed = {
         "agent.driver",
+        "agent.driver_frames",
         "agent.driver_lines",
         "agent.driver_worker",
         "agent.fields",
+        "agent.fields_binary",
         "agent.fields_text",
         "agent.framing",
         "agent.framing_check",
