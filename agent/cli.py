@@ -50,6 +50,7 @@ class Commands(click.Group):
     """Imports some of its commands when they are asked for: what they can say alone costs `run` milliseconds."""
 
     later: ClassVar = {
+        "new-driver": "agent.cli_new_driver",
         "outbox": "agent.cli_outbox",
         "record": "agent.cli_record",
         "replay": "agent.cli_record",
@@ -61,7 +62,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in self.later and cmd_name not in self.commands:
-            self.add_command(getattr(import_module(self.later[cmd_name]), cmd_name))
+            self.add_command(getattr(import_module(self.later[cmd_name]), cmd_name.replace("-", "_")))
         return super().get_command(ctx, cmd_name)
 
     def load(self) -> None:
