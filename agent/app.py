@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from agent.config import Config
 from agent.events import EventManager, SlowCallbackError, TimerEvent
 from agent.hotplug import PathWatch
 from agent.logline import line
+from agent.model import Reading
 from agent.mqtt import Link
 from agent.outbox import Outbox
 from agent.publisher import Publisher
@@ -30,6 +31,7 @@ from agent.supervisor import Supervisor
 from agent.systemd import Notifier
 
 if TYPE_CHECKING:
+    from agent.homeassistant_announcer import Announcer
     from agent.parsing import ParsingHost
 
 EX_OK = 0
@@ -88,7 +90,7 @@ class Agent:
         self.supervisor = Supervisor(
             self.manager,
             self.clock,
-            sink=self.publisher.accept,
+            sink=self._accept if config.homeassistant.discovery == "on" else self.publisher.accept,
             next_seq=self.outbox.next_seq,
             on_state=self._device_state,
             paths=PathWatch(),
@@ -98,7 +100,8 @@ class Agent:
         self.commands = Commands(
             self.topics, self.supervisor.devices, subscribe=self.link.subscribe, answer=self.publisher.answer
         )
-        self.link.on_message = self.commands.message
+        self.link.on_message = self._message
+        self.announcer = self._make_announcer()
         self.publisher.on_link = self.supervisor.link_changed
         self.notifier = Notifier(environ)
         self.status = StatusReport(
@@ -116,6 +119,23 @@ class Agent:
         self._stopping = False
         self._deadline = 0.0
         self._step: TimerEvent | None = None
+
+    def _make_announcer(self) -> Announcer | None:
+        settings = self.config.homeassistant
+        if settings.discovery == "off":
+            return None
+        from agent.homeassistant_announcer import Announcer
+
+        return Announcer(
+            self.config.agent.id,
+            self.topics,
+            self.supervisor.devices,
+            enabled=settings.discovery == "on",
+            prefix=settings.prefix,
+            retain=self.publisher.retain,
+            subscribe=self.link.subscribe,
+            changed=lambda: self.publisher.retain(self.topics.info, self._info()),
+        )
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -177,8 +197,20 @@ class Agent:
         if not self._stopping:
             for name in self.supervisor.devices:
                 self.commands.listen(name)
+            if self.announcer is not None:
+                self.announcer.start()
             self.publisher.retain(self.topics.info, self._info())
             self.link.start()
+
+    def _accept(self, readings: Sequence[Reading]) -> None:
+        self.publisher.accept(readings)
+        if self.announcer is not None:
+            self.announcer.readings(readings)
+
+    def _message(self, topic: str, payload: bytes, retained: bool) -> None:
+        self.commands.message(topic, payload, retained)
+        if self.announcer is not None:
+            self.announcer.message(topic, payload, retained)
 
     def _watch_clock(self) -> None:
         self._clock_watch.start()
@@ -209,6 +241,8 @@ class Agent:
     def _device_state(self, device: str, online: bool) -> None:
         if online:  # a driver that could not be made at the start has told of its outputs only now
             self.commands.listen(device)
+            if self.announcer is not None:
+                self.announcer.refresh(device)
         self.publisher.retain(self.topics.device_availability(device), ONLINE if online else OFFLINE)
 
     def _report(self) -> None:
@@ -247,7 +281,10 @@ class Agent:
             }
             for name, device in self.supervisor.devices.items()
         }
-        return orjson.dumps({"agent": self.config.agent.id, "versions": self.status.versions, "devices": devices})
+        info = {"agent": self.config.agent.id, "versions": self.status.versions, "devices": devices}
+        if self.announcer is not None and (kinds := self.announcer.info()) is not None:
+            info["homeassistant"] = kinds
+        return orjson.dumps(info)
 
     def _dump(self, _signal: int) -> None:
         log.info("agent.state\n%s", self.status.dump())

@@ -98,6 +98,23 @@ class WorkersSettings(BaseModel):
     )
 
 
+class HomeAssistantSettings(BaseModel):
+    """Home Assistant finds the devices by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    discovery: Literal["off", "on", "remove"] = Field(
+        "off",
+        description="on: announce all devices. remove: take back what was announced. off: do nothing about it.",
+    )
+    prefix: str = Field(
+        "homeassistant",
+        pattern=r"^[^+#\s/\x00]+(/[^+#\s/\x00]+)*$",
+        max_length=128,
+        description="Home Assistant's discovery prefix.",
+    )
+
+
 class StatusSettings(BaseModel):
     """The status report."""
 
@@ -125,6 +142,7 @@ class Config:
     loop: LoopSettings
     workers: WorkersSettings
     status: StatusSettings
+    homeassistant: HomeAssistantSettings
     devices: tuple[Device, ...]
     overridden: tuple[tuple[str, Place, Place], ...] = ()
 
@@ -137,6 +155,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "loop": LoopSettings,
     "workers": WorkersSettings,
     "status": StatusSettings,
+    "homeassistant": HomeAssistantSettings,
 }
 
 

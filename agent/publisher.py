@@ -129,9 +129,12 @@ class Publisher:
         """Keep readings, and send them in this very turn if the link has room."""
         self._outbox.put(readings)  # calls on_ready, which is pump, if there is something to take
 
-    def retain(self, topic: str, payload: bytes) -> None:
-        """Publish a state: retained, now and again on each connection; only its latest value counts."""
-        if self._retained.get(topic) == payload:
+    def retain(self, topic: str, payload: bytes, *, again: bool = False) -> None:
+        """Publish a state: retained, now and again on each connection; only its latest value counts.
+
+        again: also where the broker has this one already, for somebody who has not.
+        """
+        if self._retained.get(topic) == payload and not again:
             return
         self._retained[topic] = payload
         self._due[topic] = None

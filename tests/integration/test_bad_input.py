@@ -72,7 +72,7 @@ def test_ports_that_do_not_open_are_named_with_the_reason_and_taken_when_they_ca
         "busy": busy.path,
         "missing": str(tmp_path / "ttyUSB0"),
         "file": "/dev/null",
-        "url": "rfc2217://localhost:4000",
+        "url": "spy:///dev/null",
     }
     devices = [{"name": name, "driver": "lines", "port": port, "format": "json"} for name, port in ports.items()]
     outstation = outstation_start({"device": devices}, wait=False)

@@ -24,7 +24,7 @@ from agent.cli import STATUSES, cli
 from agent.cli_text import report
 from agent.config import load
 from agent.driver import Context, DeviceConfig, Driver, Port
-from agent.registry import Registry
+from agent.registry import BUILTIN, Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 cli.load()
@@ -231,13 +231,20 @@ def test_errors_of_usage(arguments: list[str]) -> None:
 
 def test_the_schema_knows_every_driver() -> None:
     schema = json.loads(outstation("schema").stdout)
-    assert set(schema["properties"]) == {"agent", "mqtt", "outbox", "clock", "loop", "status", "device"}
+    assert set(schema["properties"]) == {
+        "agent",
+        "mqtt",
+        "outbox",
+        "clock",
+        "loop",
+        "workers",
+        "status",
+        "homeassistant",
+        "device",
+    }
     assert schema["additionalProperties"] is False
     devices = schema["properties"]["device"]["items"]
-    assert devices["discriminator"]["mapping"] == {
-        "host": "#/$defs/device-host",
-        "lines": "#/$defs/device-lines",
-    }
+    assert devices["discriminator"]["mapping"] == {name: f"#/$defs/device-{name}" for name in BUILTIN}
     lines = schema["$defs"]["device-lines"]
     assert lines["properties"]["driver"]["const"] == "lines"
     assert lines["properties"]["name"]["not"] == {"enum": ["availability", "status", "info", "request", "response"]}

@@ -23,7 +23,7 @@ LAYERS = [
     ["clock"],
     ["framing", "codec", "recording", "recognise", "fields", "obis", "outputs", "tally"],
     ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine"],
-    ["driver", "parsing"],
+    ["driver", "parsing", "homeassistant"],
     ["registry", "config"],
     ["supervisor", "device", "context"],
     ["publisher", "commands"],
