@@ -50,7 +50,7 @@ class PathWatch:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._inotify: _Inotify | None = None
+        self._inotify: Inotify | None = None
         self._uevents: Uevents | None = None
         self._deaf = False  # AF_NETLINK was refused: not asked for again
         self._paths: dict[str, str] = {}  # token -> path
@@ -177,7 +177,7 @@ class PathWatch:
 
     def _watch(self, directory: str) -> int:
         if self._inotify is None:
-            self._inotify = _Inotify()
+            self._inotify = Inotify()
             self._epoll.register(self._inotify.fd, select.EPOLLIN)
         return self._inotify.add(directory)
 
@@ -228,7 +228,7 @@ def _deciding(path: str) -> Iterator[tuple[str, str]]:
             directory = here
 
 
-class _Inotify:
+class Inotify:
     """Four calls of libc. (inotify_simple runs ldconfig to find libc: a fork, from the event loop.)"""
 
     def __init__(self) -> None:
@@ -238,9 +238,9 @@ class _Inotify:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd = self._call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def add(self, directory: str) -> int:
-        """The watch of the directory, the same if it has one. Raises OSError."""
-        return self._call("inotify_add_watch", self.fd, os.fsencode(directory), _MASK)
+    def add(self, path: str, mask: int = _MASK) -> int:
+        """The watch of a directory (or, with another mask, a file), the same if it has one. Raises OSError."""
+        return self._call("inotify_add_watch", self.fd, os.fsencode(path), mask)
 
     def remove(self, watch: int) -> None:
         try:

@@ -37,6 +37,7 @@ BUILTIN = {
     "pms5003": "drivers.pms5003:Pms5003",
     "sds011": "drivers.sds011:Sds011",
     "sml": "drivers.sml:Sml",
+    "tail": "drivers.tail:Tail",
 }
 """Our own, as in pyproject.toml (a test compares): found without metadata, so also in a source tree, not installed."""
 

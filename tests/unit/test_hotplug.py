@@ -78,13 +78,13 @@ def test_a_directory_that_is_made_while_its_parent_is_being_watched_is_not_misse
     watch: PathWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "by-id" / "usb-x"
-    real = hotplug._Inotify.add
+    real = hotplug.Inotify.add
 
-    def overtaken(self: hotplug._Inotify, directory: str) -> int:
+    def overtaken(self: hotplug.Inotify, directory: str) -> int:
         path.parent.mkdir(exist_ok=True)
         return real(self, directory)
 
-    monkeypatch.setattr(hotplug._Inotify, "add", overtaken)
+    monkeypatch.setattr(hotplug.Inotify, "add", overtaken)
     watch.add(str(path), "a")
     path.touch()
     assert watch.read() == {"a"}
@@ -171,15 +171,15 @@ def test_a_loop_of_links_and_a_file_in_the_way_end(watch: PathWatch, tmp_path: P
 def test_the_limits_of_inotify_are_named_and_the_rest_goes_on(
     watch: PathWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, code: int, said: str
 ) -> None:
-    real = hotplug._Inotify._call
+    real = hotplug.Inotify._call
 
-    def refuse(self: hotplug._Inotify, name: str, *args: object) -> int:
+    def refuse(self: hotplug.Inotify, name: str, *args: object) -> int:
         if name == function:
             raise OSError(code, os.strerror(code))
         return real(self, name, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(hotplug._Inotify, "_call", refuse)
+        patch.setattr(hotplug.Inotify, "_call", refuse)
         watch.add(str(tmp_path / "x"), "a")
     assert watch.degraded is not None
     assert said in watch.degraded
@@ -197,7 +197,7 @@ def test_lost_events_count_as_a_change_of_every_path(
     (tmp_path / "x").touch()
     watch.add(str(tmp_path / "x"), "here")
     watch.add(str(tmp_path / "y"), "missing")
-    monkeypatch.setattr(hotplug._Inotify, "read", lambda _: iter([(-1, 0x4000, "")]))
+    monkeypatch.setattr(hotplug.Inotify, "read", lambda _: iter([(-1, 0x4000, "")]))
     assert watch.read() == {"here"}
 
 

@@ -406,7 +406,7 @@ def test_a_port_that_cannot_be_watched_for_is_told(bench: Bench, monkeypatch: py
 
     bench.add("weather", Line(), shares=classmethod(lambda _cls, _config: "/dev/ttyUSB0"))
     assert bench.supervisor.hotplug_degraded is None
-    monkeypatch.setattr("agent.hotplug._Inotify", refuse)
+    monkeypatch.setattr("agent.hotplug.Inotify", refuse)
     bench.start()
     assert "max_user_instances" in str(bench.supervisor.hotplug_degraded)
     bench.until(online(bench, "weather"))
