@@ -31,6 +31,7 @@ from agent.fields_text import (
     whole_line,
 )
 from agent.framing import ENDINGS, Ending, LineFramer
+from agent.framing_packets import PacketFramer
 from agent.quantity import Size
 
 OF_FORMAT: Final = {"columns": ("csv",), "delimiter": ("csv", "kv"), "assign": ("kv",), "pattern": ("regex",)}
@@ -62,7 +63,9 @@ class LineFormat(BaseModel):
     others: Literal["keep", "drop"] = Field("keep", description="Fields that do not stand in channels.")
     partial: bool = Field(False, description="Publish the good values of a line in which single ones are bad.")
     skip_first: bool = Field(False, description="Drop the first line after opening: it may be the tail of one.")
-    ending: Ending = Field("any", description="How lines end; any: LF, CR LF or CR.")
+    ending: Ending = Field(
+        "any", description="How lines end; any: LF, CR LF or CR; slip, cobs: each such packet is a line."
+    )
     encoding: Encoding = Field(
         "utf-8", description="Encoding of the text: any that Python knows and that extends ASCII."
     )
@@ -119,7 +122,7 @@ class LineParser(LineReader, Parser):
         """ending: what ends a line, whatever the configuration says of it."""
         self._config = config
         super().__init__(
-            LineFramer(ending or ENDINGS[config.ending], config.longest),
+            framer(config, ending),
             take_apart(config),
             FieldRules(
                 config.channels,
@@ -138,6 +141,13 @@ class LineParser(LineReader, Parser):
             (self._config,),
             {"_framer": self._framer, "_rules": self._rules, "_skip_first": self._skip_first},
         )
+
+
+def framer(config: LineFormat, ending: bytes | None) -> LineFramer | PacketFramer:
+    """What splits the stream into lines; ending: what ends one, whatever the configuration says of it."""
+    if ending is None and (config.ending == "slip" or config.ending == "cobs"):
+        return PacketFramer(config.ending, config.longest)
+    return LineFramer(ending or ENDINGS[config.ending], config.longest)
 
 
 def take_apart(config: LineFormat) -> LineFields:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator
 
 from agent.fields import FIELDS, FieldError, FieldRules, shown
 from agent.framing import LineFramer
+from agent.framing_packets import PacketFramer
 from agent.model import Fault, Sample
 
 DEPTH: Final = 8
@@ -217,7 +218,7 @@ class LineReader:
 
     def __init__(
         self,
-        framer: LineFramer,
+        framer: LineFramer | PacketFramer,
         fields: LineFields,
         rules: FieldRules,
         *,

@@ -7,10 +7,20 @@ from typing import Final, Literal, TypeAlias
 
 from agent.model import Fault
 
-Ending: TypeAlias = Literal["lf", "crlf", "cr", "any"]
-"""How lines end, as the configuration says it; "any" takes LF, CR and CR LF, mixed as they come."""
+Ending: TypeAlias = Literal["lf", "crlf", "cr", "any", "slip", "cobs"]
+"""How lines end, as the configuration says it; "any" takes LF, CR and CR LF, mixed as they come.
 
-ENDINGS: Final[dict[Ending, bytes | None]] = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r", "any": None}
+In "slip" and "cobs" each packet is a line, which framing_packets decodes.
+"""
+
+ENDINGS: Final[dict[Ending, bytes | None]] = {
+    "lf": b"\n",
+    "crlf": b"\r\n",
+    "cr": b"\r",
+    "any": None,
+    "slip": b"\xc0",
+    "cobs": b"\0",
+}
 """What LineFramer takes for each of them."""
 
 SAMPLE: Final = 64

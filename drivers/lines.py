@@ -2,8 +2,9 @@ r"""Lines of text from a serial port: JSON objects, CSV, key=value pairs, a regu
 
 Device: anything that prints lines: microcontrollers, scales, weather stations, meters, modems.
 
-Wire format: text lines ending in LF, CR LF or CR (``ending``). One line gives one reading, or one fault and no reading;
-with ``partial = true`` a line in which single values are bad gives the others. Lines of white space alone are skipped.
+Wire format: text lines ending in LF, CR LF or CR, or each in a packet of SLIP or COBS (``ending``). One line gives one
+reading, or one fault and no reading; with ``partial = true`` a line in which single values are bad gives the others.
+Lines of white space alone are skipped.
 
 - ``json``: an object, as RFC 8259 has it. ``{"bme":{"t":21.5,"raw":[7,9]}}`` gives bme_t, bme_raw_0, bme_raw_1. Values
   keep the type that they have; null is published as null. A number in quotes is a fault, unless the channel says
@@ -20,7 +21,7 @@ In all but json a channel is a number unless it says otherwise, so that a garble
 Who opens a port in the middle of a line reads its tail first. JSON, regex and mostly csv show that by themselves; for
 others ``skip_first = true`` drops the first line after each opening.
 
-Source: RFC 8259 (JSON), RFC 4180 (CSV).
+Source: RFC 8259 (JSON), RFC 4180 (CSV), RFC 1055 (SLIP).
 
 Sample::
 

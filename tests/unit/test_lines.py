@@ -48,7 +48,7 @@ def config(**options: Any) -> LinesConfig:
         ({"encoding": "klingon"}, "encoding", "no encoding of text"),
         ({"encoding": "base64"}, "encoding", "no encoding of text"),
         ({"encoding": "utf-16"}, "encoding", "not an extension of ASCII"),
-        ({"ending": "lfcr"}, "ending", "'lf', 'crlf', 'cr' or 'any'"),
+        ({"ending": "lfcr"}, "ending", "'lf', 'crlf', 'cr', 'any', 'slip' or 'cobs'"),
         ({"longest": 3}, "longest", "greater than or equal to 16"),
         ({"wakeup": r"\q"}, "wakeup", r"unknown escape \q"),
         ({"wakeup": r"\x1"}, "wakeup", r"unknown escape \x"),
