@@ -120,12 +120,18 @@ def _fields(model: Any, path: KeyPath) -> dict[Any, FieldInfo]:
     for part in path:
         inner: list[Any] = []
         for item in models:
-            if isinstance(part, str) and part in item.model_fields:
-                inner += _models(item.model_fields[part].annotation)
+            known = _keys(item)
+            if isinstance(part, str) and part in known:
+                inner += _models(known[part].annotation)
             else:
                 inner.append(item)  # an index, or a key of a free table: its values' model was found above
         models = inner
-    return {name: field for item in models for name, field in item.model_fields.items()}
+    return {name: field for item in models for name, field in _keys(item).items()}
+
+
+def _keys(model: Any) -> dict[Any, FieldInfo]:
+    """Its fields by the names that the file has for them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

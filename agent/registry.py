@@ -32,6 +32,7 @@ BUILTIN = {
     "lines": "drivers.lines:Lines",
     "mhz19": "drivers.mhz19:Mhz19",
     "onewire": "drivers.onewire:OneWire",
+    "modbus": "drivers.modbus:Modbus",
     "nmea": "drivers.nmea:Nmea",
     "p1": "drivers.p1:P1",
     "pms5003": "drivers.pms5003:Pms5003",
