@@ -111,6 +111,11 @@ chaos: $(VENV)/.dev ## Break it in every way of docs/durability.md, and print th
 	@tools/apt mosquitto gcc libc6-dev iproute2 nftables
 	@$(VENV)/bin/python tests/chaos $(ARGS)
 
+.PHONY: gpio
+gpio: $(VENV)/.dev ## Test the gpio driver on a real kernel: gpio-sim in qemu (Debian 12, x86-64; two minutes; ARGS="-k pulses")
+	@tools/apt qemu-system-x86 busybox-static cpio kmod gcc make linux-source-6.1 linux-headers-amd64
+	@tests/gpio/run "$(abspath $(VENV))/bin/python" $(ARGS)
+
 .PHONY: pins
 pins: $(VENV)/.dev ## Resolve requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(VENV)/bin/python -I tools/pins $(ARGS)

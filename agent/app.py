@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -95,6 +96,7 @@ class Agent:
             on_state=self._device_state,
             paths=PathWatch(),
             parsing=parsing_host(config),
+            state_file=self._state_file,
         )
         self.outbox.on_block = self.supervisor.block
         self.commands = Commands(
@@ -244,6 +246,11 @@ class Agent:
             if self.announcer is not None:
                 self.announcer.refresh(device)
         self.publisher.retain(self.topics.device_availability(device), ONLINE if online else OFFLINE)
+
+    def _state_file(self, device: str) -> Path:
+        """Where a driver's state is kept: beside the outbox, and named like it, as two agents may share a directory."""
+        outbox = self.config.outbox.file()
+        return outbox.with_name(f"{outbox.stem}.{device}.state")
 
     def _report(self) -> None:
         self.publisher.retain(self.topics.status, self.status.encode())

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from agent.clock import Clock
 from agent.codec import encode_fields
+from agent.context_state import StateFile
 from agent.context_stream import Stream
-from agent.driver import DeviceLost, Fault, Parser, Port, PortT, Sample, WorkersBusy
+from agent.driver import DeviceLost, Fault, GpioPort, Parser, Port, PortT, Sample, WorkersBusy
 from agent.events import EventManager, Missed, SocketEvent, TimerEvent, Work, WorkRejected
 from agent.logline import Repeats, line
 from agent.model import Reading
 from agent.ports import SerialSettings, open_serial
+from agent.ports_gpio import GpioLine, open_gpio
 
 if TYPE_CHECKING:
     from agent.parsing import ParsingHost
@@ -74,9 +76,11 @@ class DeviceContext:
         owners: dict[Any, Owner],
         blocked: bool = False,
         parsing: ParsingHost | None = None,
+        state: StateFile | None = None,
     ) -> None:
         self.device = device
         self.parsing = parsing
+        self._state = state or StateFile(manager, device, None, logging.getLogger(f"outstation.device.{device}"))
         self.blocked = blocked
         self.log = logging.getLogger(f"outstation.device.{device}")
         self.counts = counts
@@ -186,6 +190,15 @@ class DeviceContext:
 
     def open_serial(self, config: SerialSettings) -> Port:
         return open_serial(config)
+
+    def open_gpio(self, chip: str, lines: Sequence[GpioLine]) -> GpioPort:
+        return open_gpio(chip, lines, f"outstation {self.device}")
+
+    def load_state(self) -> dict[str, Any]:
+        return self._state.load()
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        self._state.save(state)
 
     # -- for the supervisor ---------------------------------------------------------------------------------------
 

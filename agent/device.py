@@ -7,10 +7,13 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.clock import Clock
 from agent.context import Counts, DeviceContext, Owner
+from agent.context_state import StateFile
 from agent.device_outputs import Pending
 from agent.driver import DeviceConfig, DeviceLost, Done, Driver, Output, Port, Value, WorkersBusy
 from agent.events import EventManager, TimerEvent, WorkRejected, WorkTimeout
@@ -61,6 +64,8 @@ class Surroundings:
     parsing: ParsingHost | None = None
     """Where slow parsers go, if not to threads."""
     link_up: bool = False
+    state_file: Callable[[str], Path | None] = lambda _: None
+    """Where a device keeps what its driver saves."""
 
 
 class Device:
@@ -89,6 +94,7 @@ class Device:
         self._closing = False
         self._last_opening = float("-inf")
         self._lines = Repeats()
+        self._state = StateFile(surroundings.manager, config.name, surroundings.state_file(config.name), self.log)
         self._pending = Pending(surroundings.manager, config.name)
         self._on_stopped: Callable[[], object] | None = None
 
@@ -101,7 +107,7 @@ class Device:
     def stop(self, on_stopped: Callable[[], object]) -> None:
         """Stop reading; on_stopped is called when all that was read is parsed and the port is closed."""
         was = self.state
-        self._on_stopped = on_stopped
+        self._on_stopped = partial(self._state.settle, on_stopped)
         self._watch_path(False)
         if self._retry is not None:
             self._retry.cancel()
@@ -224,6 +230,7 @@ class Device:
             owner=self,
             owners=env.owners,
             blocked=env.blocked,
+            state=self._state,
             parsing=env.parsing,
         )
         if not self._call(self._make_driver, self._ctx):
@@ -365,7 +372,7 @@ class Device:
         self.since = self._env.manager.now()
 
     def _watch_path(self, on: bool) -> None:
-        path = watched_path(self.driver.shares(self.config))
+        path = watched_path(self.driver.appears(self.config))
         if path is not None:
             if on:
                 self._env.paths.add(path, self.name)

@@ -28,6 +28,7 @@ from agent.errors import ChildEnded, DeviceLost, PortError, WorkersBusy
 from agent.model import Channel, Fault, Sample, Value
 from agent.outputs import Output
 from agent.ports import SerialSettings
+from agent.ports_gpio import GpioLine, gpiod_lacking
 from agent.quantity import Interval
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "Done",
     "Driver",
     "Fault",
+    "GpioLine",
+    "GpioPort",
     "Handle",
     "Output",
     "Parser",
@@ -51,6 +54,7 @@ __all__ = [
     "StreamDriver",
     "Value",
     "WorkersBusy",
+    "gpiod_lacking",
 ]
 
 
@@ -92,6 +96,23 @@ class Port(Protocol):
 
 
 PortT = TypeVar("PortT", bound=Port)
+
+
+class GpioPort(Port, Protocol):
+    """Requested GPIO lines: what ``agent.ports_gpio`` opens and ``agent.testing.FakeGpio`` imitates.
+
+    ``read`` gives edges as the kernel has them, for ``agent.edges``; ``write`` has nothing to write to.
+    """
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Of the lines in their chip, in the order in which they were asked for."""
+
+    def levels(self) -> tuple[bool, ...]:
+        """What each line is now, in that order: True is active. Raises DeviceLost."""
+
+    def set_level(self, place: int, active: bool) -> None:
+        """Set the output at this place in that order. Raises DeviceLost."""
 
 
 class Context(Protocol):
@@ -178,6 +199,19 @@ class Context(Protocol):
     def open_serial(self, config: SerialConfig) -> Port:
         """Open a serial port or pyserial URL. Blocks: call it in ``Driver.open`` alone. Raises PortError."""
 
+    def open_gpio(self, chip: str, lines: Sequence[GpioLine]) -> GpioPort:
+        """Request lines of a GPIO chip (path, name or label). Blocks: call it in ``Driver.open`` alone. PortError."""
+
+    def load_state(self) -> dict[str, Any]:
+        """What ``save_state`` was given last, before a restart too; {} at the very first. Blocks: call in ``open``."""
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Keep state (as JSON) over restarts: a worker writes and fsyncs it, at once; of many the last counts.
+
+        A few kB, and not for every reading: it is an SD card's life. A crash loses what was not saved; a clean stop
+        waits for it.
+        """
+
 
 class DeviceConfig(BaseModel):
     """What every ``[[device]]`` may say."""
@@ -251,6 +285,11 @@ class Driver(ABC):
     def shares(cls, config: Any) -> str | None:
         """Key of what only one device may use (its port), or None. Two devices with the same key are an error."""
         return getattr(config, "port", None)
+
+    @classmethod
+    def appears(cls, config: Any) -> str | None:
+        """The path or name of a port whose coming is worth an attempt at once; default: the port itself."""
+        return cls.shares(config)
 
     @classmethod
     def lacks(cls, config: Any) -> str | None:  # noqa: ARG003

@@ -26,6 +26,7 @@ DISTRIBUTION = "outstation"
 BUILTIN = {
     "exec": "drivers.exec:Exec",
     "frames": "drivers.frames:Frames",
+    "gpio": "drivers.gpio:Gpio",
     "host": "drivers.host:Host",
     "hwmon": "drivers.hwmon:Hwmon",
     "iio": "drivers.iio:Iio",

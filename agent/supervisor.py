@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
@@ -32,10 +33,21 @@ class Supervisor:
         paths: PathWatch,
         rng: random.Random | None = None,
         parsing: ParsingHost | None = None,
+        state_file: Callable[[str], Path | None] = lambda _: None,
     ) -> None:
-        """sink takes the readings of one device, in order; on_state is told of every device that comes or goes."""
+        """sink takes the readings of one device, in order; on_state is told of every device that comes or goes;
+        state_file names the file in which a device keeps what its driver saves, None for no file.
+        """
         self._env = Surroundings(
-            manager, clock, sink, next_seq, on_state, paths, rng or random.Random(), parsing=parsing
+            manager,
+            clock,
+            sink,
+            next_seq,
+            on_state,
+            paths,
+            rng or random.Random(),
+            parsing=parsing,
+            state_file=state_file,
         )
         self.parsing = parsing
         self.devices: dict[str, Device] = {}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agent.testing.certificates import Certificates
     from agent.testing.context import FakeContext
     from agent.testing.device import PtyPort
+    from agent.testing.gpio import FakeGpio
     from agent.testing.outstation import AgentEndedError, Outstation, Reading
     from agent.testing.port import FakePort
     from agent.testing.pty import Pty
@@ -26,6 +27,7 @@ __all__ = [
     "BrokerError",
     "Certificates",
     "FakeContext",
+    "FakeGpio",
     "FakePort",
     "ManualClock",
     "Message",
@@ -42,6 +44,7 @@ _HOMES = {
     "BrokerError": "agent.testing.broker",
     "Certificates": "agent.testing.certificates",
     "FakeContext": "agent.testing.context",
+    "FakeGpio": "agent.testing.gpio",
     "FakePort": "agent.testing.port",
     "ManualClock": "agent.events",
     "Message": "agent.testing.subscriber",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, Literal, TypeVar, cast
 
@@ -29,13 +29,15 @@ from agent.driver import (
 )
 from agent.events import ManualClock, WorkTimeout
 from agent.outputs import parse_command
+from agent.ports_gpio import GpioLine
+from agent.testing.gpio import Beside, FakeGpio
 from agent.testing.handles import FakeTimer, FakeWatch, FakeWork
 from agent.testing.port import FakePort
 
 D = TypeVar("D", bound=Driver)
 
 
-class FakeContext:
+class FakeContext(Beside):
     """A driver's context for tests::
 
     ctx = FakeContext("weather")
@@ -60,6 +62,7 @@ class FakeContext:
         ports: what ``open_serial`` gives, or raises, by the configuration's ``port``, and ``open_port`` by the name;
         default: a new FakePort each.
         """
+        super().__init__()
         self.device = device
         self.clock = clock or ManualClock()
         self.log = logging.getLogger(f"outstation.device.{device}")
@@ -90,6 +93,13 @@ class FakeContext:
         """The port that was opened last."""
         if not isinstance(self._port, FakePort):
             raise LookupError("no port was opened; start a driver first")
+        return self._port
+
+    @property
+    def gpio(self) -> FakeGpio:
+        """The GPIO lines that were opened last."""
+        if not isinstance(self._port, FakeGpio):
+            raise LookupError("no GPIO lines were opened; start a driver first")
         return self._port
 
     def start(self, driver: type[D], **options: Any) -> D:
@@ -181,8 +191,8 @@ class FakeContext:
         return self._timer(None, delay, fn, args, name)
 
     def watch(self, port: Port, on_readable: Callable[[], object]) -> FakeWatch:
-        if not isinstance(port, FakePort):
-            raise TypeError(f"FakeContext watches a FakePort, not {type(port).__name__}")
+        if not isinstance(port, FakePort | FakeGpio):
+            raise TypeError(f"FakeContext watches a FakePort or FakeGpio, not {type(port).__name__}")
         handle = FakeWatch(port, on_readable)
         port.on_input = lambda: self._enter(lambda: self._readable(handle))
         self._handles.append(handle)
@@ -258,6 +268,12 @@ class FakeContext:
 
     def open_port(self, name: str, fn: Callable[..., PortT], *args: Any) -> PortT:  # noqa: ARG002  (not for real)
         return cast(PortT, self._open(name))
+
+    def open_gpio(self, chip: str, lines: Sequence[GpioLine]) -> FakeGpio:
+        if isinstance(error := self.ports.get(chip), PortError):
+            raise error
+        self._port = gpio = self.request(chip, lines, lambda: round(self.now() * 1e9))
+        return gpio
 
     def open_serial(self, config: SerialConfig) -> FakePort:
         return self._open(config.port)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from agent.testing.gpio import FakeGpio
 from agent.testing.port import FakePort
 
 
@@ -63,7 +64,7 @@ class FakeTimer:
 class FakeWatch:
     """A watched port."""
 
-    def __init__(self, port: FakePort, on_readable: Callable[[], object]) -> None:
+    def __init__(self, port: FakePort | FakeGpio, on_readable: Callable[[], object]) -> None:
         self.port = port
         self.on_readable = on_readable
         self.active = True

@@ -143,7 +143,7 @@ def test_a_real_port_is_refused_with_words() -> None:
         pass
 
     port: Port = Other()  # type: ignore[assignment]
-    with pytest.raises(TypeError, match="watches a FakePort, not Other"):
+    with pytest.raises(TypeError, match="watches a FakePort or FakeGpio, not Other"):
         FakeContext().watch(port, print)
 
 
