@@ -14,12 +14,13 @@ from agent.codec import Topics
 from agent.config import Config, Device
 from agent.config_files import Place
 from agent.config_lines import KeyPath
-from agent.config_options import Option, duration_text, options, size_text, toml
+from agent.config_options import Option, driver_options, duration_text, size_text, toml
 from agent.config_words import MASK, masked_url, secret
 from agent.driver import Channel
 from agent.errors import PluginError, PortError
 from agent.ports_list import is_usb, resolve
 from agent.registry import DriverEntry, Registry, known_channels, lacking
+from agent.rules_settings import published
 
 WIDTH = 100
 
@@ -158,7 +159,7 @@ def masked(config: BaseModel) -> dict[str, Any]:
 
 def _channels(device: Device, notes: list[str]) -> list[str]:
     try:
-        channels = known_channels(device.driver, device.config)
+        channels = published(device.config.rules, known_channels(device.driver, device.config))
     except PluginError as error:
         notes.append(f"{device.config.name}: {error}")
         return ["unknown"]
@@ -193,7 +194,7 @@ def driver_page(entry: DriverEntry) -> Iterator[str]:
             yield f"  {channel_text(channel)}"
     yield ""
     yield "Options:"
-    for option in options(entry.cls.Config):
+    for option in driver_options(entry.cls.Config):
         yield f"  {option.key}  ({option_text(option)})"
         yield from wrap(option.meaning, WIDTH, initial_indent="      ", subsequent_indent="      ")
 

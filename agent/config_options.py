@@ -65,6 +65,11 @@ def options(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
             yield from options(inner, f"{key}{path}.")
 
 
+def driver_options(model: type[BaseModel]) -> Iterator[Option]:
+    """The keys of a driver's Config; of ``rules``, which every device may have, the table alone."""
+    return (option for option in options(model) if not option.key.startswith("rules."))
+
+
 def toml(value: Any) -> str:
     """A value as TOML writes it on one line."""
     if isinstance(value, Enum):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from agent.clock import Clock
 from agent.context import Counts, DeviceContext, Owner
+from agent.context_rules import RuledContext, rule_gate
 from agent.context_state import StateFile
 from agent.device_outputs import Pending
 from agent.driver import DeviceConfig, DeviceLost, Done, Driver, Output, Port, Value, WorkersBusy
@@ -22,6 +23,7 @@ from agent.logline import Repeats, line
 from agent.model import Channel, Reading
 from agent.ports import watched_path
 from agent.ports_opening import Opening
+from agent.rules_settings import published
 
 if TYPE_CHECKING:
     from agent.parsing import ParsingHost
@@ -83,6 +85,7 @@ class Device:
         self.crashes: deque[float] = deque(maxlen=CRASHES)
         self.log = logging.getLogger(f"outstation.device.{config.name}")
         self._env = surroundings
+        self._gate = rule_gate(config, surroundings.manager, surroundings.clock)
         self._driver: Driver | None = None
         self._ctx: DeviceContext | None = None
         self._port: Port | None = None
@@ -135,8 +138,9 @@ class Device:
 
     @property
     def channels(self) -> Sequence[Channel]:
-        """What it reads, as far as its driver has told."""
-        return self._driver.channels if self._driver is not None else self.driver.channels
+        """What it publishes, as far as its driver has told."""
+        read = self._driver.channels if self._driver is not None else self.driver.channels
+        return published(self.config.rules, read)
 
     @property
     def outputs(self) -> Sequence[Output]:
@@ -211,6 +215,7 @@ class Device:
                 kind: {"count": f.count, "last": f.detail, "bytes": repr(f.raw)[2:-1]}
                 for kind, f in self.counts.faults.items()
             },
+            **({} if self._gate is None else {"rules": self._gate.rules.report()}),
         }
 
     # -- opening ----------------------------------------------------------------------------------------------------
@@ -220,7 +225,9 @@ class Device:
         self._appeared = False
         self._last_opening = env.manager.now()
         self._enter("opening", self.reason)
-        self._ctx = DeviceContext(
+        # Without rules there is nothing of them on the way of a reading.
+        make = DeviceContext if self._gate is None else partial(RuledContext, gate=self._gate)
+        self._ctx = make(
             self.name,
             env.manager,
             env.clock,
@@ -276,6 +283,8 @@ class Device:
         self._port = port
         self.openings += 1
         self._enter("online", None)
+        if self._gate is not None and not self._call(self._gate.declare, self._driver):
+            return
         self._call(self._driver.start, port)
         self.link_changed(self._env.link_up)
         if self.state != "online":  # lost while starting
@@ -321,6 +330,8 @@ class Device:
 
         def closed() -> None:
             self._closing = False
+            if self._on_stopped is not None and self._gate is not None:
+                self._gate.flush()
             self._announce_offline()  # at a clean stop behind its last readings
             if self._on_stopped is not None:
                 self._stopped()
@@ -341,6 +352,8 @@ class Device:
             self._env.on_state(self.name, False)
 
     def _stopped(self) -> None:
+        if self._gate is not None:  # lost before, with a window open
+            self._gate.flush()
         self._enter("stopped", None)
         then, self._on_stopped = self._on_stopped, None
         if then is not None:

@@ -30,6 +30,7 @@ from agent.outputs import Output
 from agent.ports import SerialSettings
 from agent.ports_gpio import GpioLine, gpiod_lacking
 from agent.quantity import Interval
+from agent.rules_settings import RuleSettings
 
 __all__ = [
     "Channel",
@@ -220,6 +221,10 @@ class DeviceConfig(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=64, description="Name of the device; part of its topics.")
     driver: str = Field(description="Name of the driver; `outstation drivers` lists them.")
+    rules: RuleSettings | None = Field(
+        None,
+        description="What is published of its readings, and how often: deadbands, rates, windows, computed channels.",
+    )
 
 
 class SerialConfig(DeviceConfig, SerialSettings):

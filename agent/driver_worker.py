@@ -38,7 +38,7 @@ class WorkerConfig(DeviceConfig):
         FieldRules(channels, default="number")
         return channels
 
-    def rules(self) -> FieldRules:
+    def field_rules(self) -> FieldRules:
         """What becomes of what is read: names, scales, limits."""
         return FieldRules(self.channels, default="auto", others=self.others == "keep")
 

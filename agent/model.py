@@ -22,6 +22,7 @@ FAULT_KINDS = {
     "unmatched": "a line that the regular expression does not match",
     "checksum": "a checksum that does not fit",
     "range": "a value outside low..high of its channel",
+    "compute": "a computed channel has no value: a division by zero, a text where a number is due",
     "topic": "two channels of one device whose topics would be the same",
     "cut": "a frame that ended early, because the device went away",
     "timeout": "no answer within the deadline",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from agent.cli import STATUSES, cli  # noqa: E402
 from agent.cli_text import channel_text  # noqa: E402
 from agent.config import RESERVED, SECTIONS  # noqa: E402
 from agent.config_files import DEFAULT_FILE, DROP_INS  # noqa: E402
-from agent.config_options import Option, options  # noqa: E402
+from agent.config_options import Option, driver_options, options  # noqa: E402
 from agent.driver import DeviceConfig  # noqa: E402
 from agent.registry import BUILTIN, DISTRIBUTION, DriverEntry, Offer, Registry  # noqa: E402
+from agent.rules_settings import RuleSettings  # noqa: E402
 
 EXAMPLES = {
     "agent.id": '"greenhouse-1"',
@@ -130,7 +131,12 @@ A device of its own in each `[[device]]`. Its driver decides what else may stand
 
 {drivers}
 
-{table(DeviceConfig)}"""
+{rows(driver_options(DeviceConfig))}
+## [device.rules]
+
+The same for every driver, with examples and what exactly they mean: [rules.md](rules.md).
+
+{table(RuleSettings)}"""
 
 
 def section(name: str, model: type[BaseModel]) -> str:
@@ -153,9 +159,12 @@ With every default, and examples of what has none:
 
 
 def table(model: type[BaseModel]) -> str:
-    rows = ["| key | type | default | unit | meaning |", "|---|---|---|---|---|"]
-    rows += [row(option) for option in options(model)]
-    return "\n".join(rows) + "\n"
+    return rows(options(model))
+
+
+def rows(found: Iterable[Option]) -> str:
+    head = ["| key | type | default | unit | meaning |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *map(row, found)]) + "\n"
 
 
 def row(option: Option) -> str:
@@ -178,7 +187,7 @@ def driver(entry: DriverEntry) -> str:
     text = f"# Driver `{entry.name}`\n\n{markdown(summary.strip())}\n\n{prose(rest.strip())}\n"
     if isinstance(entry.cls.channels, tuple) and entry.cls.channels:
         text += "\n## Channels\n\n" + "\n".join(f"- {channel_text(channel)}" for channel in entry.cls.channels) + "\n"
-    return text + f"\n## Options\n\n{table(entry.cls.Config)}"
+    return text + f"\n## Options\n\n{rows(driver_options(entry.cls.Config))}"
 
 
 def prose(docstring: str) -> str:

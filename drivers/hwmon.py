@@ -54,7 +54,7 @@ class Hwmon(WorkerDriver):
 
     def __init__(self, config: HwmonConfig, ctx: Context) -> None:
         super().__init__(config, ctx)
-        self._rules = config.rules()
+        self._rules = config.field_rules()
 
     @classmethod
     def shares(cls, config: Any) -> str | None:  # noqa: ARG003

@@ -62,7 +62,7 @@ class Iio(WorkerDriver):
 
     def __init__(self, config: IioConfig, ctx: Context) -> None:
         super().__init__(config, ctx)
-        self._rules = config.rules()
+        self._rules = config.field_rules()
 
     @classmethod
     def shares(cls, config: Any) -> str | None:  # noqa: ARG003

@@ -126,7 +126,7 @@ class OneWire(WorkerDriver):
 
     def __init__(self, config: WorkerConfig, ctx: Context) -> None:
         super().__init__(config, ctx)
-        self._rules = config.rules()
+        self._rules = config.field_rules()
 
     def parser(self, sensor: str | None = None) -> Parser:
         """For the file of one sensor; None: the first that the configuration names."""

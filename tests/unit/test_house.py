@@ -21,7 +21,7 @@ LAYERS = [
     ["errors", "quantity", "logline", "ranges"],
     ["model"],
     ["clock"],
-    ["framing", "codec", "edges", "recording", "recognise", "fields", "modbus", "obis", "outputs", "tally"],
+    ["framing", "codec", "edges", "recording", "recognise", "fields", "modbus", "obis", "outputs", "rules", "tally"],
     ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine"],
     ["driver", "parsing", "homeassistant"],
     ["registry", "config"],

@@ -122,7 +122,7 @@ def loads(text: str, tmp_path: Path) -> None:
 
 CONFIGURATIONS = [
     (name, block)
-    for name in ["configuration.md", *(f"drivers/{driver}.md" for driver in sorted(BUILTIN))]
+    for name in ["configuration.md", "rules.md", *(f"drivers/{driver}.md" for driver in sorted(BUILTIN))]
     for block in re.findall(r"```toml\n(.*?)```", page(name), re.DOTALL)
 ]
 
