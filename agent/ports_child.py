@@ -34,7 +34,7 @@ INHERITED: Final = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "
 def open_child(
     command: Sequence[str], *, directory: str = "", environment: Mapping[str, str] | None = None, ending: bytes = b""
 ) -> ChildPort:
-    """Start a command; no shell reads it. Blocks until it is executed (about 2 ms). Raises PortError.
+    """Start a command; no shell reads it. Blocks until it runs (0.2 ms, or a slow disk's time). Raises PortError.
 
     directory: where it runs, default: where we do; environment: what is set for it beside INHERITED;
     ending: bytes that are read after the last of its output when it ends with status 0: the end of its last line.

@@ -35,13 +35,17 @@ def connect(url: str) -> socket.socket:
         reason = error.strerror or str(error)
         raise PortError("failed", f"{url}: {reason}", "is the serial server there, and its port right?") from error
     connection.setblocking(False)
-    # A server that vanished without a word is noticed within a minute; without this a silent device hides it for ever.
+    keep_alive(connection)
+    return connection
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """A peer that vanished without a word is noticed within a minute; else a silent device hides it for ever."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
 
 
 def negotiate(settings: SerialSettings) -> tuple[socket.socket, Telnet]:

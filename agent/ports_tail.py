@@ -5,9 +5,9 @@ writes has left the old one by then, however long after the renaming (logrotate'
 that got shorter is read from its beginning (``copytruncate``); one that was cut and has outgrown the old place before
 anybody looked cannot be told from one that grew.
 
-The file is read on the loop's thread, 64 KiB a turn: 20 µs from the page cache, where what was just written is; 3 ms
-from an SD card, for the beginning of an old file, and read-ahead is asked for. Not for network file systems: inotify
-hears nothing of what others write to them.
+The file is read on the loop's thread, 64 KiB a turn: 10 µs from the page cache, where what was just written is; 3 ms
+at an SD card's 20 MB/s, for the beginning of an old file, and read-ahead is asked for. Not for network file systems:
+inotify hears nothing of what others write to them.
 """
 
 from __future__ import annotations

@@ -32,13 +32,14 @@ BUILTIN = {
     "iio": "drivers.iio:Iio",
     "lines": "drivers.lines:Lines",
     "mhz19": "drivers.mhz19:Mhz19",
-    "onewire": "drivers.onewire:OneWire",
     "modbus": "drivers.modbus:Modbus",
     "nmea": "drivers.nmea:Nmea",
+    "onewire": "drivers.onewire:OneWire",
     "p1": "drivers.p1:P1",
     "pms5003": "drivers.pms5003:Pms5003",
     "sds011": "drivers.sds011:Sds011",
     "sml": "drivers.sml:Sml",
+    "socket": "drivers.socket:Socket",
     "tail": "drivers.tail:Tail",
 }
 """Our own, as in pyproject.toml (a test compares): found without metadata, so also in a source tree, not installed."""
