@@ -102,6 +102,13 @@ def test_pms3003_and_its_channels() -> None:
     assert [channel.name for channel in ctx.driver.channels] == list(ctx.samples[0].fields)
 
 
+def test_pms5003t_below_zero() -> None:
+    ctx = started(Pms5003, model="pms5003t")
+    body = b"\x42\x4d\x00\x1c" + bytes(20) + (-52).to_bytes(2, "big", signed=True) + (801).to_bytes(2, "big") + bytes(2)
+    ctx.port.feed(body + sum(body).to_bytes(2, "big"))
+    assert list(ctx.samples[0].fields.items())[-2:] == [("temperature", -5.2), ("humidity", 80.1)]
+
+
 def test_pms5003_sleeps_between_questions() -> None:
     ctx = started(Pms5003, mode="passive", sleep=True, interval=120)
     ctx.run()

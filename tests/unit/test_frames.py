@@ -65,6 +65,11 @@ def test_a_float_of_32_bits_is_the_shortest_number_that_is_the_same(value: float
     assert len(repr(found)) <= len(repr(value))
 
 
+@pytest.mark.parametrize("value", [0.1, 21.3, -1.5e-7, 16777216.0, 3.4028235e38])
+def test_a_float_of_32_bits_reads_as_it_was_written(value: float) -> None:
+    assert BinaryField(type="f32", at=0).read(struct.pack(">f", value), "big") == value
+
+
 @given(st.floats(allow_nan=False))
 def test_a_float_of_64_bits(value: float) -> None:
     assert BinaryField(type="f64", at=0).read(struct.pack(">d", value), "big") == value
