@@ -89,6 +89,9 @@ class Port(Protocol):
     def flush(self) -> None:
         """Send what ``write`` left over, as far as the kernel takes it; called when the port is writable."""
 
+    def set_baudrate(self, baudrate: int) -> None:
+        """Change the bit rate now; what is not sent yet goes out at the new one. Raises DeviceLost, PortError."""
+
     on_blocked: Callable[[bool], object] | None
     """Set by ``Context.watch``; the port calls it with True when something is left over, with False when all is out."""
 

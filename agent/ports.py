@@ -19,7 +19,7 @@ from agent.errors import DeviceLost, PortError
 from agent.ports_errors import port_error
 from agent.ports_line import Rs485, keep_lines_on_close, set_rs485
 from agent.ports_net import connect, negotiate
-from agent.ports_rfc2217 import Telnet, escape
+from agent.ports_rfc2217 import SET_BAUDRATE, Telnet, escape
 
 READ_SIZE: Final = 65536
 """A socket's burst in one call; a tty gives at most 4095 bytes (n_tty)."""
@@ -27,6 +27,7 @@ READ_SIZE: Final = 65536
 WRITE_LIMIT: Final = 65536
 """Bytes that may wait for a device that takes nothing: 5 s at 115,200 Bd. More means that it is held off for good."""
 
+_FIXED: Final = "let the bit rate stay as it is, or use a path, usb:VID:PID or rfc2217://host:port"
 _INSTEAD: Final = (
     "use a path, usb:VID:PID, or socket://host:port or rfc2217://host:port of a serial server (as ser2net)"
 )
@@ -132,6 +133,24 @@ class SerialPort:
         if not self._unsent and self.on_blocked is not None:
             self.on_blocked(False)
 
+    def set_baudrate(self, baudrate: int) -> None:
+        """Change the bit rate now, waiting for nothing: what is not sent yet goes out at the new one.
+
+        Raises DeviceLost; PortError where there is no line of ours, or the kernel has no such rate.
+        """
+        if self._fd < 0:
+            raise DeviceLost(f"{self.name} is closed")
+        rate = getattr(termios, f"B{baudrate}", None)
+        if not self._terminal or rate is None:
+            what = "no such bit rate" if self._terminal else "the bit rate is the server's own"
+            raise PortError("unsupported", f"{self.name} cannot be set to {baudrate} Bd: {what}", _FIXED)
+        try:
+            line = termios.tcgetattr(self._fd)
+            line[4] = line[5] = rate
+            termios.tcsetattr(self._fd, termios.TCSANOW, line)
+        except termios.error as error:
+            raise self._lost(OSError(*error.args)) from error
+
     def close(self) -> None:
         """Idempotent. Drops what is unsent: closing a tty would otherwise wait up to 30 s for it (closing_wait)."""
         fd, self._fd = self._fd, -1
@@ -173,6 +192,12 @@ class Rfc2217Port(SerialPort):
 
     def write(self, data: bytes) -> None:
         super().write(escape(data))
+
+    def set_baudrate(self, baudrate: int) -> None:
+        self._telnet.command(SET_BAUDRATE, baudrate.to_bytes(4, "big"))
+        question = bytes(self._telnet.reply)
+        self._telnet.reply.clear()
+        super().write(question)
 
 
 def open_serial(settings: SerialSettings) -> SerialPort:

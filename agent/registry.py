@@ -24,6 +24,7 @@ GROUP = "outstation.drivers"
 
 DISTRIBUTION = "outstation"
 BUILTIN = {
+    "d0": "drivers.d0:D0",
     "exec": "drivers.exec:Exec",
     "frames": "drivers.frames:Frames",
     "gpio": "drivers.gpio:Gpio",

@@ -31,6 +31,8 @@ class FakePort:
         self.on_input: Callable[[], object] | None = None
         """Set by FakeContext: called when there is something to read."""
         self.room = room
+        self.baudrate: int | None = None
+        """What the driver has set by ``set_baudrate``."""
         self.closed = False
         self._input = bytearray()
         self._written = bytearray()
@@ -125,6 +127,11 @@ class FakePort:
         del self._unsent[: self._send(bytes(self._unsent))]
         if not self._unsent and self.on_blocked is not None:
             self.on_blocked(False)
+
+    def set_baudrate(self, baudrate: int) -> None:
+        """Change the bit rate: ``baudrate`` tells it. Raises DeviceLost."""
+        self._check()
+        self.baudrate = baudrate
 
     def close(self) -> None:
         """Idempotent. Drops what is unsent."""

@@ -195,6 +195,24 @@ def test_line_settings_reach_the_driver(wire: Wire, open_port: Open) -> None:
     assert not iflag & termios.ICRNL
 
 
+def test_the_bit_rate_of_an_open_port_can_be_changed(wire: Wire, open_port: Open) -> None:
+    port = open_port(wire.path, baudrate=300, bytesize=7, parity="even")
+    before = termios.tcgetattr(port.fileno())
+    port.set_baudrate(9600)
+    after = termios.tcgetattr(port.fileno())
+    assert after[4:6] == [termios.B9600, termios.B9600]
+    assert after[:2] + after[3:4] + after[6:] == before[:2] + before[3:4] + before[6:]
+    with pytest.raises(PortError, match="cannot be set to 12345 Bd: no such bit rate"):
+        port.set_baudrate(12345)
+
+
+def test_the_bit_rate_behind_raw_tcp_is_the_servers(open_port: Open) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = open_port(f"socket://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(PortError, match=r"the server's own; .*rfc2217"):
+            port.set_baudrate(9600)
+
+
 @pytest.mark.parametrize("baudrate", [74880, 250000, 31250, 3_686_400])
 def test_exotic_baud_rates(wire: Wire, open_port: Open, baudrate: int) -> None:
     port = open_port(wire.path, baudrate=baudrate, stopbits=1.5)

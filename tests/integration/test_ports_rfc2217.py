@@ -108,6 +108,11 @@ def test_the_line_is_set_and_every_byte_passes_both_ways(device: Pty, server: Se
         select.select([device], [], [], 10)
         got += device.read()
     assert got == every
+    port.set_baudrate(2400)
+    port.write(b"then")
+    assert select.select([device], [], [], 10)[0]
+    assert device.read() == b"then"
+    assert line.baudrate == 2400
     port.close()
 
 

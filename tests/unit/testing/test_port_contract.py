@@ -145,6 +145,16 @@ def test_a_closed_port_says_so_and_closes_twice(device: Device) -> None:
     device.port.flush()
 
 
+def test_the_bit_rate_changes_until_the_device_is_gone(device: Device) -> None:
+    device.port.set_baudrate(2400)
+    device.hang_up()
+    with pytest.raises(DeviceLost):
+        device.port.set_baudrate(300)
+    device.port.close()
+    with pytest.raises(DeviceLost, match="closed"):
+        device.port.set_baudrate(300)
+
+
 def test_what_finds_no_room_waits_and_goes_out_in_order(device: Device) -> None:
     calls: list[bool] = []
     device.port.write(b"first")
