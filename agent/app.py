@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from agent.model import Reading
 from agent.mqtt import Link
 from agent.outbox import Outbox
 from agent.publisher import Publisher
+from agent.reload import Difference, Reloader
 from agent.status import StatusReport
 from agent.supervisor import Supervisor
 from agent.systemd import Notifier
@@ -60,7 +61,10 @@ log = logging.getLogger("outstation.agent")
 class Agent:
     """One agent, from its configuration to its exit status."""
 
-    def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, config: Config, environ: Mapping[str, str] = os.environ, load: Callable[[], Config] | None = None
+    ) -> None:
+        """load: reads the configuration anew; raises ConfigError."""
         self.config = config
         self.manager = EventManager(
             workers=config.loop.workers,
@@ -115,6 +119,15 @@ class Agent:
             self.publisher,
             self.supervisor,
             self.commands,
+        )
+        self.reloader = Reloader(
+            self.manager,
+            config,
+            load or (lambda: config),
+            self.supervisor,
+            self.outbox,
+            on_change=self._reloaded,
+            on_done=lambda _problem: self.notifier.ready(self._summary()),
         )
         self._clock_watch = StepWatch()
         self._exit = EX_OK
@@ -203,6 +216,7 @@ class Agent:
                 self.announcer.start()
             self.publisher.retain(self.topics.info, self._info())
             self.link.start()
+            self.reloader.ready()
 
     def _accept(self, readings: Sequence[Reading]) -> None:
         self.publisher.accept(readings)
@@ -241,6 +255,8 @@ class Agent:
     # -- what it says of itself ---------------------------------------------------------------------------------------
 
     def _device_state(self, device: str, online: bool) -> None:
+        if device not in self.supervisor.devices:
+            return  # it has left the configuration, and its driver was late
         if online:  # a driver that could not be made at the start has told of its outputs only now
             self.commands.listen(device)
             if self.announcer is not None:
@@ -297,7 +313,18 @@ class Agent:
         log.info("agent.state\n%s", self.status.dump())
 
     def _reload(self, _signal: int) -> None:
-        log.warning(line("agent.not_reloaded", reason="this version reads its configuration at the start; restart it"))
+        self.notifier.reloading(self.clock.mono_ns())
+        self.reloader.request()
+
+    def _reloaded(self, change: Difference) -> None:
+        """Other devices than before: say so, before the new ones begin."""
+        for name in change.removed:
+            self.publisher.forget(self.topics.device_availability(name))
+            if self.announcer is not None:
+                self.announcer.remove(name)
+        for name in change.added:
+            self.publisher.retain(self.topics.device_availability(name), OFFLINE)
+        self.publisher.retain(self.topics.info, self._info())
 
     # -- stopping -----------------------------------------------------------------------------------------------------
 
@@ -309,6 +336,7 @@ class Agent:
             self.manager.terminate()
             return
         self._stopping = True
+        self.reloader.end()
         timeout = self.config.agent.stop_timeout
         self._deadline = self.manager.now() + timeout
         log.info(line("agent.stopping", signal=name, timeout_s=timeout, waiting=self.outbox.depth))
@@ -364,8 +392,11 @@ def bound_heap() -> None:
         mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
 
 
-def run(config: Config) -> int:
-    """Run an agent in the foreground until it is told to stop. Returns the exit status for the shell."""
+def run(config: Config, load: Callable[[], Config]) -> int:
+    """Run an agent in the foreground until it is told to stop. Returns the exit status for the shell.
+
+    load: reads the configuration anew, for SIGHUP; raises ConfigError.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
     bound_heap()
-    return Agent(config).run()
+    return Agent(config, load=load).run()

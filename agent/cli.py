@@ -16,7 +16,7 @@ from typing import ClassVar
 import click
 
 from agent import __version__
-from agent.cli_config import EX_CONFIG, config_option, load_config
+from agent.cli_config import EX_CONFIG, config_option, load_config, read_config
 
 EX_DATAERR = 65
 EX_NOINPUT = 66
@@ -119,7 +119,7 @@ def run(file: str, log_level: str) -> None:
         gc.freeze()  # what is here now stays: later collections need not look at it
         gc.enable()
     log.set_up(log_level)
-    sys.exit(app.run(config))
+    sys.exit(app.run(config, lambda: read_config(file)))
 
 
 @cli.command(short_help="Validate the configuration; show what would be read and published.")

@@ -53,14 +53,21 @@ def config_option(command: Command) -> Command:
     )(command)
 
 
-def load_config(file: str) -> Config:
+def read_config(file: str) -> Config:
+    """Raises ConfigError with all that is wrong."""
     from agent.config import load
-    from agent.errors import ConfigError
     from agent.registry import discover
+
+    return load(file, discover())
+
+
+def load_config(file: str) -> Config:
+    """Ends the command where the configuration is wrong."""
+    from agent.errors import ConfigError
 
     if not file:
         raise click.BadParameter("the name of the file is empty", param_hint="--config")
     try:
-        return load(file, discover())
+        return read_config(file)
     except ConfigError as error:
         raise ConfigFailure(error) from None

@@ -11,7 +11,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -145,6 +145,10 @@ class Config:
     homeassistant: HomeAssistantSettings
     devices: tuple[Device, ...]
     overridden: tuple[tuple[str, Place, Place], ...] = ()
+
+    def with_devices(self, devices: tuple[Device, ...]) -> Config:
+        """The same with other devices."""
+        return replace(self, devices=devices)
 
 
 SECTIONS: dict[str, type[BaseModel]] = {

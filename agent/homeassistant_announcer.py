@@ -113,6 +113,13 @@ class Announcer:
         if self._enabled:
             self._announce(device)
 
+    def remove(self, device: str) -> None:
+        """A device has left the configuration."""
+        if self._enabled:
+            self._kinds.pop(device, None)
+            self._gone.pop(device, None)
+            self._retain(self._discovery.topic(device), b"")
+
     def _announce(self, name: str, *, again: bool = False) -> None:
         device = self._devices[name]
         payload = self._discovery.device(

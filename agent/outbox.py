@@ -91,6 +91,7 @@ class Outbox:
         self._log = log or logging.getLogger("outstation.outbox")
         self._disk = Disk(manager, settings, settings.file(), clock, self, agent=agent, log=self._log)
         self.next_seq = self._disk.numbering.take
+        self.reserve = self._disk.reserve
 
     # --- what it holds
 

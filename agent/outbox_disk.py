@@ -110,9 +110,7 @@ class Disk:
         self._devices = list(devices)
         self._on_open = on_open
         self._started = True
-        self._patience = self._manager.create_timer_event(
-            PATIENCE, self._impatient, repeat=False, name="outbox.patience"
-        )
+        self._patience = self._manager.create_timer_event(PATIENCE, self._impatient, repeat=False, name="outbox.open")
         self._next()
 
     def stop(self, on_stopped: Callable[[], object], timeout: float) -> None:
@@ -131,6 +129,12 @@ class Disk:
             self._started = False
             self._writer.end()
             on_stopped()
+
+    def reserve(self, devices: Sequence[str], on_reserved: Callable[[], object]) -> None:
+        """Devices come while all runs: on_reserved is called when they have their numbers."""
+        self._devices += devices
+        self.numbering.reserve(devices, on_reserved, wait=self.works)
+        self._next()
 
     # --- what the outbox tells
 
@@ -360,6 +364,7 @@ class Disk:
         """Go on without the disk."""
         self.takeable = _ALL
         self._owner.brake_off(True)
+        self.numbering.give_up()
         if self._on_open is not None:
             self.numbering.begin({}, self._devices, self._notes.jump())
             self._begin()
@@ -375,7 +380,6 @@ class Disk:
         on_open, self._on_open = self._on_open, None
         if self._patience is not None:
             self._patience.cancel()
-            self._patience = None
         if on_open is not None:
             on_open()
 

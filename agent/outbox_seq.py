@@ -36,6 +36,8 @@ class Numbering:
         self._check: dict[str, int] = {}  # at this number something has to be done
         self._range: dict[str, int] = {}
         self._floor = 1
+        self._found: dict[str, Numbers] = {}
+        self._waiting: list[tuple[set[str], Callable[[], object]]] = []
 
     def begin(self, found: Mapping[str, Numbers], devices: Iterable[str], floor: int = 1) -> None:
         """Go on where an earlier process ended. floor: numbers below it may have been given by one that left no trace.
@@ -43,6 +45,7 @@ class Numbering:
         Called again when a file turns up late: numbers never go back.
         """
         self._floor = floor
+        self._found |= found
         for device in devices:
             known = found.get(device)
             present = self._next.get(device, 1)
@@ -57,7 +60,7 @@ class Numbering:
         """The device's next number."""
         number = self._next.get(device)
         if number is None:
-            self.begin({}, [device], self._floor)
+            self.begin(self._found, [device], self._floor)
             number = self._next[device]
         if number >= self._check[device]:
             number = self._due(device, number)
@@ -86,6 +89,34 @@ class Numbering:
             self._end[device] = end
             self._check[device] = end - length // 2
             self.short.discard(device)
+        self._reserved(ends)
+
+    def reserve(self, devices: Iterable[str], on_reserved: Callable[[], object], *, wait: bool) -> None:
+        """Devices that come later: on_reserved is called once their numbers are on disk, which may be now.
+
+        wait: the disk will answer; else as ``give_up``.
+        """
+        new = {device for device in devices if device not in self._next}
+        self.begin(self._found, new, self._floor)
+        self._waiting.append((new, on_reserved))
+        self._reserved(())
+        if not wait:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """The disk does not answer: who waits goes on with numbers that were never given."""
+        for new, _ in self._waiting:
+            self.begin({}, new, self._jump())
+        self._reserved({device for new, _ in self._waiting for device in new})
+
+    def _reserved(self, devices: Iterable[str]) -> None:
+        waiting, self._waiting = self._waiting, []
+        for new, on_reserved in waiting:
+            new.difference_update(devices)
+            if new:
+                self._waiting.append((new, on_reserved))
+            else:
+                on_reserved()
 
     def exact(self) -> dict[str, int]:
         """What comes next, for a clean end."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
+from agent.context import Counts
 from agent.device import Device, Surroundings
 from agent.driver import DeviceConfig, Driver
 from agent.events import EventManager, SocketEvent
@@ -51,11 +52,14 @@ class Supervisor:
         )
         self.parsing = parsing
         self.devices: dict[str, Device] = {}
+        self._counts: dict[str, Counts] = {}  # of those that were removed
         self._path_event: SocketEvent | None = None
         self._stopping = False
 
     def add(self, driver: type[Driver], config: DeviceConfig) -> None:
-        self.devices[config.name] = Device(self._env, driver, config)
+        """Also one that was removed before: what it has counted, and its last time stamp, go on."""
+        device = self.devices[config.name] = Device(self._env, driver, config)
+        device.counts = self._counts.pop(config.name, device.counts)
 
     def start(self) -> None:
         self._path_event = self._env.manager.create_socket_event(
@@ -64,6 +68,22 @@ class Supervisor:
         for device in self.devices.values():
             # A callback each: forty devices on a slow board shall not hold the loop in one piece.
             self._env.manager.call_soon(self._start, device)
+
+    def remove(self, name: str, on_removed: Callable[[], object]) -> None:
+        """Stop a device for good; on_removed is called when all that it read is handed on and its port is closed."""
+        device = self.devices[name]
+
+        def removed() -> None:
+            if self.devices.get(name) is device:
+                del self.devices[name]
+            self._counts[name] = device.counts
+            on_removed()
+
+        device.stop(removed)
+
+    def start_device(self, name: str) -> None:
+        """Start one that was added while the others run."""
+        self._start(self.devices[name])
 
     def _start(self, device: Device) -> None:
         if not self._stopping:

@@ -26,6 +26,10 @@ class Notifier:
     def ready(self, status: str) -> None:
         self._send(f"READY=1\nSTATUS={status}")
 
+    def reloading(self, mono_ns: int) -> None:
+        """``ready`` follows. mono_ns: CLOCK_MONOTONIC, which Type=notify-reload wants to know (sd_notify(3))."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={mono_ns // 1000}\nSTATUS=reading the configuration")
+
     def stopping(self) -> None:
         self._send("STOPPING=1\nSTATUS=stopping")
 

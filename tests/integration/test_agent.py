@@ -259,7 +259,7 @@ def test_sigusr1_dumps_the_state_and_sighup_does_not_kill(serial_device: PtyPort
     outstation.wait_log(r"agent\.state")
     outstation.wait_log(r'"name": "weather\.open"')
     outstation.signal(signal.SIGHUP)
-    outstation.wait_log(r"agent\.not_reloaded")
+    outstation.wait_log(r"config\.unchanged devices=1")
     serial_device.send('{"n": 1}')
     assert outstation.next_reading("weather").fields == {"n": 1}
 

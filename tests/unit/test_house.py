@@ -27,7 +27,7 @@ LAYERS = [
     ["registry", "config"],
     ["supervisor", "device", "context"],
     ["publisher", "commands"],
-    ["status", "systemd", "log"],
+    ["status", "systemd", "log", "reload"],
     ["testing"],
     ["app"],
     ["demo"],

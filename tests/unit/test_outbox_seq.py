@@ -104,3 +104,38 @@ def test_no_number_is_given_twice_over_crashes(steps: list[tuple[int, str]]) -> 
     assert len(seen) == len(set(seen))
     if jumps == 10**9:  # the disk never failed for longer than a range lasts
         assert seen == sorted(seen)
+
+
+# ---- devices that come later
+
+
+def test_a_device_that_comes_later_waits_for_its_range() -> None:
+    numbers = numbering()
+    numbers.begin({"old": Numbers(12, resumed=False)}, ["a"])
+    numbers.confirm(numbers.wanted())
+    called: list[str] = []
+    numbers.reserve(["a"], lambda: called.append("known"), wait=True)
+    assert called == ["known"]
+    numbers.reserve(["a", "b", "old"], lambda: called.append("new"), wait=True)
+    wanted = numbers.wanted()
+    assert wanted == {"b": FIRST_RANGE + 1, "old": FIRST_RANGE + 12}
+    numbers.confirm({"b": wanted["b"]})
+    assert called == ["known"]
+    numbers.confirm({"old": wanted["old"]})
+    assert called == ["known", "new"]
+    assert [numbers.take(name) for name in ("a", "b", "old")] == [1, 1, 12]
+    assert numbers.resumed == set()
+
+
+def test_a_disk_that_does_not_answer_holds_no_device_up() -> None:
+    numbers = numbering(jump=5000)
+    numbers.begin({}, ["a"])
+    called: list[str] = []
+    numbers.reserve(["b"], lambda: called.append("b"), wait=True)
+    numbers.reserve(["c"], lambda: called.append("c"), wait=True)
+    numbers.give_up()
+    assert called == ["b", "c"]
+    numbers.reserve(["d"], lambda: called.append("d"), wait=False)
+    assert called == ["b", "c", "d"]
+    assert [numbers.take(name) for name in "bcd"] == [5000, 5000, 5000]
+    assert {"b", "c", "d"} <= numbers.resumed
