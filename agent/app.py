@@ -8,11 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from agent import __version__
 from agent.clock import Clock, Kernel
@@ -22,6 +19,7 @@ from agent.commands import Commands
 from agent.config import Config
 from agent.events import EventManager, SlowCallbackError, TimerEvent
 from agent.hotplug import PathWatch
+from agent.info import info
 from agent.logline import line
 from agent.model import Reading
 from agent.mqtt import Link
@@ -281,33 +279,8 @@ class Agent:
         )
 
     def _info(self) -> bytes:
-        """What stays the same while the agent runs: devices, their drivers, channels and units."""
-        devices = {
-            name: {
-                "driver": device.config.driver,
-                "port": getattr(device.config, "port", None),
-                "channels": [
-                    {
-                        "name": channel.name,
-                        "unit": channel.unit,
-                        "low": channel.low,
-                        "high": channel.high,
-                        "device_class": channel.device_class,
-                        "state_class": channel.state_class,
-                    }
-                    for channel in device.channels
-                ],
-                "outputs": [
-                    {key: value for key, value in asdict(output).items() if value not in (None, "", ())}
-                    for output in device.outputs
-                ],
-            }
-            for name, device in self.supervisor.devices.items()
-        }
-        info = {"agent": self.config.agent.id, "versions": self.status.versions, "devices": devices}
-        if self.announcer is not None and (kinds := self.announcer.info()) is not None:
-            info["homeassistant"] = kinds
-        return orjson.dumps(info)
+        kinds = self.announcer.info() if self.announcer is not None else None
+        return info(self.config.agent.id, self.status.versions, self.supervisor.devices, kinds)
 
     def _dump(self, _signal: int) -> None:
         log.info("agent.state\n%s", self.status.dump())

@@ -30,7 +30,7 @@ def new_driver(name: str, poll: bool, into: Path, builtin: bool) -> None:
     Examples:
       outstation new-driver scale
       cd outstation-scale && python -m pytest
-      outstation new-driver scale --poll --builtin --into ~/outstation
+      outstation new-driver scale --poll --builtin --into .
     """
     from agent import cli_new_driver_files as files
     from agent.registry import discover

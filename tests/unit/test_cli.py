@@ -191,12 +191,13 @@ def test_run_gives_the_agent_its_configuration_and_the_shell_its_status(
 ) -> None:
     given: list[Any] = []
     assert gc.isenabled()
-    monkeypatch.setattr(app, "run", lambda config: given.append(config) or 70)
+    monkeypatch.setattr(app, "run", lambda config, load: given.extend((config, load)) or 70)
     monkeypatch.setattr(log, "set_up", given.append)
     result = outstation("run", "-c", str(good), "--log-level", "debug")
     assert result.exit_code == 70
     assert given[0] == "debug"
     assert given[1].agent.id == "greenhouse-1"
+    assert given[2]().agent.id == "greenhouse-1", "reads the same file again"
     assert gc.isenabled()
 
 

@@ -27,7 +27,7 @@ LAYERS = [
     ["registry", "config"],
     ["supervisor", "device", "context"],
     ["publisher", "commands"],
-    ["status", "systemd", "log", "reload"],
+    ["status", "systemd", "log", "reload", "info"],
     ["testing"],
     ["app"],
     ["demo"],
