@@ -16,6 +16,7 @@ ALL = (
     "outage",
     "replug",
     "ports",
+    "modbus",
     "stop",
     "backlog",
     "scale",

@@ -386,7 +386,12 @@ class Child:
 
 
 def toml(value: object) -> str:
-    return json.dumps(value)  # of what we write, a string, number, boolean or list of these, TOML's form is JSON's
+    """A value on one line; of what we write, a string, number or boolean has the same form in JSON."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value)
 
 
 def serial_device(name: str, line: Line | Path, **options: object) -> dict[str, object]:
