@@ -11,13 +11,13 @@ A driver's configuration takes ``LineFormat`` in, and its ``parser()`` gives a `
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from agent.driver import Channel, Parser
 from agent.fields import ChannelSettings, FieldRules
+from agent.fields_pattern import group_names
 from agent.fields_text import (
     Columns,
     Encoding,
@@ -55,7 +55,7 @@ class LineFormat(BaseModel):
     )
     assign: str = Field("=", min_length=1, max_length=8, description="kv: what stands between name and value.")
     pattern: NamedGroups = Field(
-        "", validate_default=True, description="regex: a regular expression with a named group for each channel."
+        "", validate_default=True, description="regex: a regular expression (RE2) with a named group for each channel."
     )
     channels: dict[str, ChannelSettings] = Field(
         {}, validate_default=True, description="What is known of channels, by their name on the wire."
@@ -87,8 +87,8 @@ class LineFormat(BaseModel):
     @field_validator("channels")
     @classmethod
     def _known(cls, channels: dict[str, ChannelSettings], info: ValidationInfo) -> dict[str, ChannelSettings]:
-        known = {"csv": info.data.get("columns"), "regex": re.compile(info.data.get("pattern", "")).groupindex}
-        names = known.get(info.data.get("format", ""))
+        columns, pattern = info.data.get("columns"), info.data.get("pattern")
+        names = group_names(pattern) if pattern else columns
         if names and (strange := [wire for wire in channels if wire not in names]):
             raise ValueError(f"not on the wire: {', '.join(strange)}; there are {', '.join(filter(None, names))}")
         if info.data.get("format") == "scalar" and len(channels) > 1:
@@ -111,7 +111,7 @@ class LineFormat(BaseModel):
 
     def wires(self) -> list[str]:
         """Names on the wire, as far as they are known before the first line."""
-        named = [*filter(None, self.columns), *re.compile(self.pattern).groupindex, *self.channels]
+        named = [*filter(None, self.columns), *(group_names(self.pattern) if self.pattern else ()), *self.channels]
         return list(dict.fromkeys(named or (["value"] if self.format == "scalar" else [])))
 
 

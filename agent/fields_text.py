@@ -17,6 +17,7 @@ import orjson
 from pydantic import AfterValidator
 
 from agent.fields import FIELDS, FieldError, FieldRules, shown
+from agent.fields_pattern import group_names, searcher
 from agent.framing import LineFramer
 from agent.framing_packets import PacketFramer
 from agent.model import Fault, Sample
@@ -193,13 +194,13 @@ def pair_fields(delimiter: str | None, assign: str, encoding: str = "utf-8") -> 
 
 def group_fields(pattern: str, encoding: str = "utf-8") -> LineFields:
     """Of lines in which a regular expression with named groups is found; a group that took no part gives no field."""
-    search = re.compile(pattern).search
+    search = searcher(pattern)
 
     def fields(line: bytes) -> dict[str, Any]:
-        match = search(line.decode(encoding))
-        if match is None:
+        found: dict[str, Any] | None = search(line.decode(encoding))
+        if found is None:
             raise FieldError("unmatched", "the pattern does not match")
-        return {name: text for name, text in match.groupdict().items() if text is not None}
+        return found
 
     return fields
 
@@ -322,11 +323,7 @@ def _columns(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _named_groups(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groupindex
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    if pattern and not groups:
+    if pattern and not group_names(pattern):
         raise ValueError("no named group in it, as (?P<temperature>[-0-9.]+)")
     return pattern
 

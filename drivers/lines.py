@@ -13,7 +13,8 @@ Lines of white space alone are skipped.
   column names themselves is a header and skipped.
 - ``kv``: ``t=21.5 h=44``; ``delimiter`` stands between pairs (default: white space), ``assign`` within them.
 - ``regex``: ``pattern`` with named groups, found anywhere in the line. A group that took no part gives no field. It is
-  Python's ``re``: a pattern with nested repetition, as ``(a+)+``, may take very long on a line that does not match.
+  RE2's syntax, so without look-around and back-references: no line takes long, whatever the pattern. Needs the extra
+  ``re2`` (``pip install google-re2``).
 - ``scalar``: one number a line. Its channel is the one declared, else ``value``.
 
 In all but json a channel is a number unless it says otherwise, so that a garbled digit never turns it into text.
