@@ -52,10 +52,8 @@ class Replay:
 
     def begin(self) -> None:
         self._ctx.reopen()
-        try:
-            _ = self._ctx.port
-        except LookupError:
-            raise Unfit("this driver reads no port: there is nothing to feed it with") from None
+        if self._ctx.opened is None:
+            raise Unfit("this driver reads no port: there is nothing to feed it with")
         self._tell()
 
     def feed(self, entry: Entry) -> None:
@@ -63,12 +61,14 @@ class Replay:
         ctx = self._ctx
         ctx.advance(max(0.0, self._begin + entry.t - ctx.now()))
         self._tell()
-        if entry.kind == "lost" and not ctx.port.closed:
-            ctx.port.hang_up()
-        elif entry.kind in ("opened", "rx") and ctx.port.closed:
+        port = ctx.opened
+        assert port is not None, "begin has looked"
+        if entry.kind == "lost" and not port.closed:
+            port.hang_up()
+        elif entry.kind in ("opened", "rx") and port.closed:
             ctx.reopen()
-        if entry.kind == "rx":
-            ctx.port.feed(entry.data)
+        if entry.kind == "rx" and (port := ctx.opened) is not None:
+            port.feed(entry.data)
         self._tell()
 
     def end(self) -> None:

@@ -235,10 +235,10 @@ class Gpio(Driver):
         return gpiod_lacking()
 
     def parser(self) -> EdgeParser:
-        """Of lines that are given by number: as the golden cases have them."""
-        numbers = [line.line for line in self.config.lines().values()]
-        meters = {name: PulseMeter() for name in self.config.counters}
-        return EdgeParser(self.config, [number for number in numbers if isinstance(number, int)], meters)
+        """For golden cases, whose lines are given by number: of one by name only the kernel knows it."""
+        lines = [line.line for line in self.config.lines().values()]
+        offsets = [line if isinstance(line, int) else -1 - place for place, line in enumerate(lines)]
+        return EdgeParser(self.config, offsets, {name: PulseMeter() for name in self.config.counters})
 
     def open(self) -> Port:
         if not self._meters:  # at the first opening; later ones go on with what is in memory

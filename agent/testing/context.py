@@ -98,9 +98,14 @@ class FakeContext(Beside):
     @property
     def gpio(self) -> FakeGpio:
         """The GPIO lines that were opened last."""
-        if not isinstance(self._port, FakeGpio):
+        if not isinstance(opened := self.opened, FakeGpio):
             raise LookupError("no GPIO lines were opened; start a driver first")
-        return self._port
+        return opened
+
+    @property
+    def opened(self) -> FakePort | FakeGpio | None:
+        """What was opened last, if anything."""
+        return self._port if isinstance(self._port, FakePort | FakeGpio) else None
 
     def start(self, driver: type[D], **options: Any) -> D:
         """Do what the supervisor does: make the driver with these options, open it and start it.

@@ -45,6 +45,7 @@ class FakeGpio:
         self.closed = False
         self._now_ns = now_ns
         self._gone = False
+        self._woken = False  # for the hang-up
         self.world = dict.fromkeys(self.offsets, False) | (found or {})
         """Levels by offset."""
         self._events: deque[bytes] = deque(maxlen=EVENTS)  # the kernel drops the oldest too
@@ -69,8 +70,7 @@ class FakeGpio:
         self._all += 1
         kind = RISING if active else FALLING
         self._events.append(EVENT.pack(self._now_ns(), kind, offset, self._all, self._numbers[offset]))
-        if self.on_input is not None:
-            self.on_input()
+        self._wake()
 
     def level(self, offset: int) -> bool:
         """What a line is: True is high."""
@@ -80,12 +80,22 @@ class FakeGpio:
         """The chip is gone, as an expander that is unplugged. Linux before 6.6 wakes nobody for that, and nor do we."""
         self._gone = True
 
+    def feed(self, data: bytes) -> None:
+        """Edges as a kernel has told them, from a recording."""
+        self._events.append(data)
+        self._wake()
+
+    def hang_up(self) -> None:
+        """The chip is gone, and the kernel says so, as Linux from 6.6 on does."""
+        self._gone = self._woken = True
+        self._wake()
+
     # -- the driver's side: driver.GpioPort ---------------------------------------------------------------------------
 
     @property
     def readable(self) -> bool:
         """Whether there is an edge to read."""
-        return not self.closed and bool(self._events)
+        return not self.closed and (bool(self._events) or self._woken)
 
     def fileno(self) -> int:
         raise TypeError("FakeGpio is watched by FakeContext alone")
@@ -116,6 +126,10 @@ class FakeGpio:
 
     def close(self) -> None:
         self.closed = True
+
+    def _wake(self) -> None:
+        if self.on_input is not None:
+            self.on_input()
 
     def _check(self) -> None:
         if self.closed:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from agent.cli_replaying import Replay
 from agent.driver import PortError
+from agent.edges import EVENT
+from agent.recording import Entry
 from agent.testing import FakeContext
 from drivers.gpio import Gpio
 
@@ -277,3 +281,18 @@ def test_what_it_is_and_where_it_may_come_from() -> None:
     assert Gpio.appears(config.model_copy(update={"chip": "/dev/gpiochip3"})) == "/dev/gpiochip3"
     with pytest.raises(PortError):
         FakeContext(ports={"pinctrl-test": PortError("missing", "no chip")}).start(Gpio, chip="pinctrl-test", **PUMP)
+
+
+def test_a_recording_of_edges_is_replayed() -> None:
+    shown: list[str] = []
+    config = Gpio.Config(name="io", driver="gpio", chip="x", inputs={"door": {"line": 5, "active_low": True}})
+    replay = Replay(Gpio, config, shown.append)
+    replay.begin()
+    edges = [EVENT.pack(10**9 * number, 2 - number % 2, 5, number, number) for number in (1, 2, 3)]
+    replay.feed(Entry(0.5, "rx", edges[0] + edges[1]))
+    replay.feed(Entry(1.0, "lost"))
+    replay.feed(Entry(2.0, "opened"))
+    replay.feed(Entry(3.0, "rx", EVENT.pack(10**10, 2, 5, 1, 1)))
+    replay.end()
+    values = [said["fields"]["door"] for said in map(json.loads, shown)]
+    assert values == [True, True, False, True, False], "the level at each opening, and each edge"
