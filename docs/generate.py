@@ -6,6 +6,7 @@ python docs/generate.py --check    change nothing; exit 1 and name those that ar
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import textwrap
@@ -56,6 +57,7 @@ def pages() -> dict[str, str]:
             sys.exit(f"driver {entry.name}: {entry.error}")
     found = {"docs/configuration.md": configuration(entries), "docs/cli.md": command_line()}
     found.update({f"docs/drivers/{entry.name}.md": driver(entry) for entry in entries})
+    found["docs/drivers/README.md"] = index(entries)
     note = "<!-- Written by docs/generate.py (`make docs`): edit the code, not this page. -->\n\n"
     return {path: note + text for path, text in found.items()}
 
@@ -188,6 +190,22 @@ def driver(entry: DriverEntry) -> str:
     if isinstance(entry.cls.channels, tuple) and entry.cls.channels:
         text += "\n## Channels\n\n" + "\n".join(f"- {channel_text(channel)}" for channel in entry.cls.channels) + "\n"
     return text + f"\n## Options\n\n{rows(driver_options(entry.cls.Config))}"
+
+
+def index(entries: list[DriverEntry]) -> str:
+    """All drivers, with the length of their files: what one has to read to know one."""
+    found = ["# Drivers", "", "| driver | reads | lines of its file |", "|---|---|---:|"]
+    for entry in entries:
+        assert entry.cls is not None
+        length = len(Path(inspect.getfile(entry.cls)).read_text(encoding="utf-8").splitlines())
+        found.append(f"| [`{entry.name}`]({entry.name}.md) | {markdown(entry.summary)} | {length} |")
+    found += [
+        "",
+        "What needs a library says so on its page, and `outstation check` where it is missing. What none of them "
+        "reads: [write a driver](../drivers.md), or give its frames to `frames` and its lines to `lines` by "
+        "configuration.",
+    ]
+    return "\n".join(found) + "\n"
 
 
 def prose(docstring: str) -> str:
