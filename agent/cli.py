@@ -27,7 +27,7 @@ EX_TEMPFAIL = 75
 STATUSES = {
     0: "done; for `run`: stopped as it was told to; for `verify`: proved",
     1: "`verify`: a reading is lost or out of order; `outbox`: the file is damaged, or something is left; `demo`: it "
-    "could not go on",
+    "could not go on; `probe`: nothing was recognised",
     2: "the command line is wrong",
     EX_DATAERR: "`outbox`, `replay`: no outbox or recording, one that is damaged, or one of another version",
     EX_NOINPUT: "`outbox`: no such file, or it may not be read; `verify`: no reading arrived; `record`: no byte",
@@ -52,6 +52,7 @@ class Commands(click.Group):
     later: ClassVar = {
         "new-driver": "agent.cli_new_driver",
         "outbox": "agent.cli_outbox",
+        "probe": "agent.cli_probe",
         "record": "agent.cli_record",
         "replay": "agent.cli_record",
         "verify": "agent.cli_verify_command",
@@ -83,6 +84,7 @@ def cli() -> None:
     \b
     Examples:
       outstation demo                     see it at work; needs no configuration
+      outstation probe /dev/ttyUSB0       find out what is on a serial port
       outstation drivers lines            what a device with that driver may say
       outstation check -c my.toml         validate; show what would be read and published
       outstation run -c my.toml           run in the foreground until SIGTERM or Ctrl-C

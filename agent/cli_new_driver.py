@@ -14,7 +14,7 @@ import click
 @click.option("--poll", is_flag=True, help="A device that has to be asked. Default: one that sends by itself.")
 @click.option(
     "--into",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=click.Path(path_type=Path, file_okay=False),
     default=".",
     metavar="FOLDER",
     help="Where. Default: here.",
@@ -37,6 +37,8 @@ def new_driver(name: str, poll: bool, into: Path, builtin: bool) -> None:
 
     if not re.fullmatch(r"[a-z][a-z0-9_]{1,30}", name) or keyword.iskeyword(name):
         raise click.BadParameter("2 to 31 of a-z 0-9 _, a letter first, and no word of Python", param_hint="NAME")
+    if not into.is_dir():
+        raise click.BadParameter(f"{into} is no folder", param_hint="--into")
     if name in discover().names:
         raise click.BadParameter(f"there is a driver {name!r} already (outstation drivers)", param_hint="NAME")
     try:
