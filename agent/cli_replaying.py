@@ -48,7 +48,7 @@ class Replay:
         self._ctx = ctx = FakeContext(config.name)
         self._show = show
         self._begin = ctx.now()
-        ctx.driver = driver(config, ctx)
+        ctx.driver = driver(config, cast(Context, ctx))
 
     def begin(self) -> None:
         self._ctx.reopen()
