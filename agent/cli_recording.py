@@ -91,9 +91,6 @@ class Tap:
     def flush(self) -> None:
         self._port.flush()
 
-    def set_baudrate(self, baudrate: int) -> None:
-        self._port.set_baudrate(baudrate)
-
     def close(self) -> None:
         self._port.close()
 

@@ -11,7 +11,7 @@ from agent.clock import Clock
 from agent.codec import encode_fields
 from agent.context_state import StateFile
 from agent.context_stream import Stream
-from agent.driver import DeviceLost, Fault, GpioPort, Parser, Port, PortT, Sample, WorkersBusy
+from agent.driver import DeviceLost, Fault, GpioPort, Parser, Port, PortT, Sample, SerialLine, WorkersBusy
 from agent.events import EventManager, Missed, SocketEvent, TimerEvent, Work, WorkRejected
 from agent.logline import Repeats, line
 from agent.model import Reading
@@ -188,7 +188,7 @@ class DeviceContext:
     def open_port(self, name: str, fn: Callable[..., PortT], *args: Any) -> PortT:  # noqa: ARG002  (for fakes)
         return fn(*args)
 
-    def open_serial(self, config: SerialSettings) -> Port:
+    def open_serial(self, config: SerialSettings) -> SerialLine:
         return open_serial(config)
 
     def open_gpio(self, chip: str, lines: Sequence[GpioLine]) -> GpioPort:

@@ -52,6 +52,7 @@ __all__ = [
     "PortError",
     "Sample",
     "SerialConfig",
+    "SerialLine",
     "StreamDriver",
     "Value",
     "WorkersBusy",
@@ -89,9 +90,6 @@ class Port(Protocol):
     def flush(self) -> None:
         """Send what ``write`` left over, as far as the kernel takes it; called when the port is writable."""
 
-    def set_baudrate(self, baudrate: int) -> None:
-        """Change the bit rate now; what is not sent yet goes out at the new one. Raises DeviceLost, PortError."""
-
     on_blocked: Callable[[bool], object] | None
     """Set by ``Context.watch``; the port calls it with True when something is left over, with False when all is out."""
 
@@ -100,6 +98,13 @@ class Port(Protocol):
 
 
 PortT = TypeVar("PortT", bound=Port)
+
+
+class SerialLine(Port, Protocol):
+    """An open serial port."""
+
+    def set_baudrate(self, baudrate: int) -> None:
+        """Change the bit rate now; what is not sent yet goes out at the new one. Raises DeviceLost, PortError."""
 
 
 class GpioPort(Port, Protocol):
@@ -200,7 +205,7 @@ class Context(Protocol):
         Blocks: call it in ``Driver.open``, or on a worker by way of ``agent.ports_opening.Opening``. Raises PortError.
         """
 
-    def open_serial(self, config: SerialConfig) -> Port:
+    def open_serial(self, config: SerialConfig) -> SerialLine:
         """Open a serial port or pyserial URL. Blocks: call it in ``Driver.open`` alone. Raises PortError."""
 
     def open_gpio(self, chip: str, lines: Sequence[GpioLine]) -> GpioPort:

@@ -130,9 +130,6 @@ class ChildPort:
         """Its standard input is /dev/null."""
         raise DeviceLost(f"{self.name} takes no input")
 
-    def set_baudrate(self, baudrate: int) -> None:
-        """A pipe has none."""
-
     def flush(self) -> None:
         """Nothing is ever left over."""
 

@@ -33,11 +33,11 @@ import re
 from collections.abc import Callable, Iterable
 from functools import reduce
 from operator import xor
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from pydantic import ConfigDict, Field, model_validator
 
-from agent.driver import Channel, Context, Driver, Fault, Handle, Parser, Port, Sample, SerialConfig, Value
+from agent.driver import Channel, Context, Driver, Fault, Handle, Parser, Port, Sample, SerialConfig, SerialLine, Value
 from agent.framing import SAMPLE
 from agent.obis import MeterSettings, data_sets, measured, value
 from agent.quantity import Interval
@@ -225,7 +225,7 @@ class D0(Driver):
         if self.config.mode == "push":
             self.ctx.stream(port, self.parser())
             return
-        self._port = port
+        self._port = cast(SerialLine, port)
         self._parser: D0Parser | None = None
         self._accepted = False  # the speed that the meter offers has been answered
         self._rate = self.config.baudrate

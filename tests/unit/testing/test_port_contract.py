@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from agent.driver import DeviceLost, Port
+from agent.driver import DeviceLost, SerialLine
 from agent.ports import WRITE_LIMIT, SerialSettings, open_serial
 from agent.testing import FakePort, Pty
 
@@ -16,7 +16,7 @@ from agent.testing import FakePort, Pty
 class Device(Protocol):
     """The far side of a port, and the port."""
 
-    port: Port
+    port: SerialLine
 
     def say(self, data: bytes) -> None: ...
     def hang_up(self) -> None: ...
@@ -97,7 +97,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[Device]:
         real.port.close()
 
 
-def readable(port: Port, timeout: float = 0.0) -> bool:
+def readable(port: SerialLine, timeout: float = 0.0) -> bool:
     return bool(select.select([port], [], [], timeout)[0])
 
 
