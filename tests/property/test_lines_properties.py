@@ -147,3 +147,16 @@ def test_four_times_as_long_a_line_takes_about_four_times_as_long(
         return best
 
     assert cost(64_000) < 2.5 * 4 * cost(16_000) + 0.002  # quadratic would be 16 times
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.one_of(streams, st.binary(max_size=30)), max_size=5))
+def test_no_datagram_has_a_say_in_the_next(datagrams: list[bytes]) -> None:
+    from drivers.socket import Socket
+
+    config = Socket.Config(name="w", driver="socket", listen="udp://:1", lines={"format": "csv", "columns": ["a", "b"]})
+    alone, together = [], Socket(config, None).parser()  # type: ignore[arg-type]  # a constructor only assigns
+    for datagram in datagrams:
+        one = Socket(config, None).parser()  # type: ignore[arg-type]
+        alone.append([*one.feed(datagram), *one.end()])
+    assert [[*together.feed(datagram)] for datagram in datagrams] == alone
