@@ -339,7 +339,7 @@ class Publisher:
     # --- the end
 
     def _check_drained(self) -> None:
-        if self._up and (self._states or self._due or self._answers):
+        if self._up and (self._states or self._due):
             return
         if self._leaving:
             self._leave()

@@ -31,10 +31,6 @@ class Answers:
         """How many can be sent now."""
         return len(self._waiting)
 
-    def __bool__(self) -> bool:
-        """Whether any is not acknowledged."""
-        return bool(self._waiting or self._flying)
-
     def add(self, topic: str, payload: bytes) -> None:
         self._waiting.append(Answer(topic, payload))
 

@@ -241,9 +241,8 @@ class Gpio(Driver):
         return EdgeParser(self.config, offsets, {name: PulseMeter() for name in self.config.counters})
 
     def open(self) -> Port:
-        if not self._meters:  # at the first opening; later ones go on with what is in memory
-            self._saved = self.ctx.load_state() if self.config.counters else {}
-            self._meters = {name: PulseMeter(*pulses_and_lost(self._saved, name)) for name in self.config.counters}
+        self._saved = self.ctx.load_state() if self.config.counters else {}
+        self._meters = {name: PulseMeter(*pulses_and_lost(self._saved, name)) for name in self.config.counters}
         return self.ctx.open_gpio(self.config.chip, [request(line) for line in self.config.lines().values()])
 
     def start(self, port: Any) -> None:

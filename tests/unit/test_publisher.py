@@ -393,20 +393,32 @@ def test_an_answer_outlives_the_connection_and_no_more_are_kept_than_somebody_wa
     assert answers(world) == [str(number) for number in range(36, 100)]
 
 
-def test_a_clean_end_waits_for_answers() -> None:
+def test_an_answer_in_flight_is_sent_again_on_the_next_connection() -> None:
     world = World()
     world.link.connect()
+    world.publisher.answer("r", b"one")
+    world.publisher.answer("r", b"two")
+    world.link.lose()
+    world.link.sent.clear()
+    world.link.connect()
     world.link.ack()
+    world.link.lose()
+    world.link.connect()
+    assert answers(world) == ["one", "two"], "once more, and not again after its acknowledgement"
+
+
+def test_at_a_clean_end_answers_go_before_offline() -> None:
+    world = World(window=1)
+    world.link.connect()
     world.publisher.answer("r", b"last")
     done: list[int] = []
     world.publisher.drain(10.0, done.append)
-    world.run()
-    assert not done
-    world.link.ack()
-    world.run()
-    world.link.ack()
-    world.run()
+    for _ in range(3):
+        assert not done
+        world.link.ack()
+        world.run()
     assert done == [0]
+    assert [payload for _, payload, _, _ in world.link.sent] == [b"online", b"last", b"offline"]
 
 
 def test_devices_hear_of_the_link() -> None:
