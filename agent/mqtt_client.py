@@ -27,7 +27,7 @@ REFUSED = 0x80
 
 _WORDS = struct.Struct("!HH")
 _PUBACK = 0x4002  # its first two bytes where it is four long, which is all of it but for a reason (3.1.1, section 3.4)
-_PUBLISH = 0x32  # at QoS 1, not retained, not a duplicate
+_PUBLISH, _QOS_1 = 0x30, 0x02  # not retained, not a duplicate
 _LAST_ID = 65_535
 
 _LARGEST_IN = 262_144  # what we let an MQTT 5 broker send us: commands for outputs are far smaller
@@ -40,9 +40,9 @@ class Client(paho.Client):
     ``_create_socket`` to give it the socket, ``_handle_pubackcomp`` to spare each reading a seventh of what it costs
     and to take any reason code, ``_handle_pubrec`` because paho goes on with a message that was refused.
 
-    What a reading needs and nothing else, a PUBLISH at QoS 1 and its PUBACK, passes paho by (``publish_plain``,
-    ``read_pubacks``): half of what a reading costs the agent was paho's bookkeeping for it. Message ids and the table
-    of what is in flight are paho's own, so that it knows of both.
+    What a reading needs and nothing else, a PUBLISH at QoS 0 or 1 and its PUBACK, passes paho by (``publish_plain``,
+    ``publish_once``, ``read_pubacks``): half of what a reading costs the agent was paho's bookkeeping for it. Message
+    ids and the table of what is in flight are paho's own, so that it knows of both.
 
     on_ack: message id and reason code of a PUBACK or PUBCOMP, or of a PUBREC that refuses; 0 where there is none.
     """
@@ -83,20 +83,27 @@ class Client(paho.Client):
         mid = self._last_mid = self._last_mid + 1 if self._last_mid < _LAST_ID else 1
         if mid in self._out_messages:
             return 0
+        self._out_messages[mid] = self._plain
+        tail = b"%c%c\x00" % (mid >> 8, mid & 255) if self._five else b"%c%c" % (mid >> 8, mid & 255)
+        self._publish(_PUBLISH | _QOS_1, topic, tail, payload)
+        return mid
+
+    def publish_once(self, topic: str, payload: bytes) -> None:
+        """The same at QoS 0."""
+        self._publish(_PUBLISH, topic, b"\x00" if self._five else b"", payload)
+
+    def _publish(self, first: int, topic: str, tail: bytes, payload: bytes) -> None:
         head = self._heads.get(topic)
         if head is None:
             name = topic.encode()
             head = self._heads[topic] = len(name).to_bytes(2) + name
-        self._out_messages[mid] = self._plain
-        tail = b"%c%c\x00" % (mid >> 8, mid & 255) if self._five else b"%c%c" % (mid >> 8, mid & 255)
-        start = bytearray((_PUBLISH,))
+        start = bytearray((first,))
         left = len(head) + len(tail) + len(payload)
         while left > 127:
             start.append(left & 127 | 128)
             left >>= 7
         start.append(left)
         self._wire.send(b"".join((start, head, tail, payload)))
-        return mid
 
     def read_pubacks(self) -> None:
         """Take the plain PUBACKs at the front of what came; whatever else there is stays for ``loop_read``."""

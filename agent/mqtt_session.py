@@ -132,6 +132,10 @@ class Session:
             if mid:
                 self._flying.add(mid, token, topic, size)
             return mid > 0  # else ids have gone round to one that is still in flight; its ack_timeout is near
+        if qos == 0 and not retain:
+            self._client.publish_once(topic, payload)
+            self._written.append(token)
+            return True
         noted = len(self._acked)
         info = self._client.publish(topic, payload, qos, retain and self.retains)
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:

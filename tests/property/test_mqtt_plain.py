@@ -62,6 +62,9 @@ def test_a_plain_publish_is_what_paho_sends(version: Version, topic: str, size: 
         mid = plain.client.publish_plain(topic, payload)
         assert mid == Paho.publish(paho.client, topic, payload, 1).mid
         assert plain.sent() == paho.sent()
+        plain.client.publish_once(topic, payload)
+        Paho.publish(paho.client, topic, payload, 0)
+        assert plain.sent() == paho.sent()
     plain.close()
     paho.close()
 
