@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         }
     ]
     limits = [
-        common.Limit("readings within 1 s of the device's return, every time", max(back) <= 1.0, speed=True),
+        common.Limit("readings within 0.5 s of the device's return, every time", max(back) <= 0.5, speed=True),
         common.Limit("at most 1 % of a core while it is away", max(waiting) <= 0.01, speed=True),
         common.Limit("clean end", status == 0),
     ]
