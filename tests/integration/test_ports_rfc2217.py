@@ -105,7 +105,7 @@ def test_the_line_is_set_and_every_byte_passes_both_ways(device: Pty, server: Se
     port.write(every)
     got = b""
     while len(got) < len(every):
-        select.select([device], [], [], 10)
+        assert select.select([device], [], [], 10)[0]
         got += device.read()
     assert got == every
     port.set_baudrate(2400)
