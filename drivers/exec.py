@@ -81,7 +81,7 @@ class ExecConfig(LineFormat, DeviceConfig):
     interval: Interval | None = Field(None, description="Time between two runs; without it the command runs on.")
     timeout: Interval | None = Field(None, description="Time that a run may take; default: the interval.")
     whole: bool = Field(False, description="All that a run prints is one line.")
-    directory: str = Field("", pattern=r"^(/[^\x00]*)?$", description="Where it runs; default: where the agent does.")
+    directory: str = Field("", description="Where it runs; default: where the agent does.")
     environment: dict[str, Word] = Field({}, description="Variables that are set for it.")
 
     @field_validator("command")
@@ -90,6 +90,13 @@ class ExecConfig(LineFormat, DeviceConfig):
         if command and not command[0]:
             raise ValueError('the program has no name; write command = ["program", "argument"]')
         return command
+
+    @field_validator("directory")
+    @classmethod
+    def _whole(cls, directory: str) -> str:
+        if directory and (not directory.startswith("/") or "\0" in directory):
+            raise ValueError("give the whole path of the directory, as /srv/data")
+        return directory
 
     @field_validator("shell")
     @classmethod
@@ -104,7 +111,7 @@ class ExecConfig(LineFormat, DeviceConfig):
         if value and info.data.get("interval") is None:
             raise ValueError("only for a command with an interval; one that runs on has no end to wait for")
         if info.field_name == "timeout" and value is not None and value > info.data["interval"]:
-            raise ValueError("longer than the interval: a run would still be at work when the next is due")
+            raise ValueError("longer than the interval: the next run would find this one still at work")
         if info.field_name == "whole" and value and info.data.get("format") == "csv":
             raise ValueError('format = "csv" is of lines; whole is for json, kv, regex and scalar')
         return value

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from agent.driver import Context, DeviceConfig, DeviceLost, Parser, Port, PortError, StreamDriver
 from agent.driver_lines import LineFormat, LineParser
@@ -44,8 +44,15 @@ class TailConfig(LineFormat, DeviceConfig):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str = Field(pattern=r"^/[^\x00]*[^/\x00]$", description="The whole path of the file.")
+    path: str = Field(description="The whole path of the file.")
     begin: Literal["end", "beginning"] = Field("end", description="Where to begin in a file that is there already.")
+
+    @field_validator("path")
+    @classmethod
+    def _whole(cls, path: str) -> str:
+        if not path.startswith("/") or path.endswith("/") or "\0" in path:
+            raise ValueError("give the whole path of the file, as /var/log/data.csv")
+        return path
 
 
 class Tail(StreamDriver):

@@ -183,7 +183,7 @@ def test_what_cannot_be_followed_is_told_with_a_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["relative.log", "/var/log/", "", "/a\0b"])
 def test_a_path_is_whole(path: str) -> None:
-    with pytest.raises(ValidationError, match="path"):
+    with pytest.raises(ValidationError, match="give the whole path"):
         TailConfig(name="d", driver="tail", format="scalar", path=path)
 
 

@@ -55,7 +55,7 @@ def started(child: FakeChild, **options: Any) -> FakeContext:
         ({"whole": True}, "whole", "only for a command with an interval"),
         ({"timeout": 11, "interval": 10}, "timeout", "longer than the interval"),
         ({"whole": True, "interval": 10, "format": "csv", "columns": ["a"]}, "whole", "is of lines"),
-        ({"directory": "here"}, "directory", "match"),
+        ({"directory": "here"}, "directory", "the whole path"),
         ({"format": "csv"}, "columns", "needs it"),
         ({"comand": []}, "comand", "Extra inputs"),
     ],
