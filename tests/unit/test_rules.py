@@ -96,9 +96,9 @@ def test_a_percentage_is_of_the_value_that_went_out() -> None:
 
 def test_a_channels_own_deadband_and_one_that_is_never_news() -> None:
     rules = make(deadband=1, channels={"t": {"deadband": 5}, "uptime": {"triggers": False}})
-    feed = Feed(rules).at(0, t=0, h=0, uptime=0).at(1, t=4, h=0, uptime=1).at(2, t=4, h=1.5, uptime=2)
-    assert feed.sent == [(0, {"t": 0, "h": 0, "uptime": 0}), (2, {"t": 4, "h": 1.5, "uptime": 2})]
-    feed.at(3, t=6, h=2, uptime=3)  # t went out as 4: the whole reading counts as sent
+    feed = Feed(rules).at(0, t=0, h=0, uptime=0).at(1, t=4, h=0, uptime=10).at(2, t=4, h=1.5, uptime=20)
+    assert feed.sent == [(0, {"t": 0, "h": 0, "uptime": 0}), (2, {"t": 4, "h": 1.5, "uptime": 20})]
+    feed.at(3, t=6, h=2, uptime=30)  # t went out as 4: the whole reading counts as sent
     assert len(feed.sent) == 2
 
 
@@ -130,6 +130,17 @@ def test_min_interval_lets_out_the_first_and_then_the_newest_at_its_end() -> Non
     assert feed.rules.due_ns is None
     assert feed.rules.counts.suppressed == 21
     feed.balance()
+
+
+def test_min_interval_begins_anew_when_the_held_one_goes_out() -> None:
+    feed = Feed(make(min_interval=1)).at(0, t=1).at(0.9, t=2).at(1.95, t=3)
+    assert feed.sent == [(0, {"t": 1}), (0.9, {"t": 2})]  # at 0 and 1 s
+    assert feed.rules.due_ns == 2 * SECOND
+
+
+def test_what_goes_out_together_does_so_in_the_order_of_time() -> None:
+    feed = Feed(make(min_interval=10)).at(0, t=1).at(0, h=1).at(2, h=2).at(3, t=2)
+    assert sent(feed.rules.expire(10 * SECOND)) == [(2, {"h": 2}), (3, {"t": 2})]
 
 
 def test_a_change_that_went_back_within_min_interval_is_none() -> None:
@@ -237,7 +248,10 @@ def test_channels_of_different_readings_meet_in_one_window() -> None:
 
 def test_a_deadband_of_a_channel_is_one_of_its_aggregates_and_a_count_is_no_news() -> None:
     rules = make(window=60, aggregate=["max", "count"], channels={"t": {"deadband": 1}})
-    feed = Feed(rules).at(0, t=1).at(60, t=1.5).at(61, t=2).at(120, t=3).until(200)
+    feed = Feed(rules).at(0, t=1)
+    for second in range(60, 70):
+        feed.at(second, t=2)
+    feed.at(120, t=3).until(200)
     assert feed.sent == [(60, {"t_max": 1, "t_count": 1}), (180, {"t_max": 3, "t_count": 1})]
     feed.balance()
 
