@@ -7,6 +7,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 
@@ -66,6 +67,31 @@ def serve(stage: common.Stage, kind: str) -> tuple[common.Child, str]:
     return server, port
 
 
+class Yardstick(threading.Thread):
+    """Wakes as often as the bus does, and does nothing: how well this machine keeps any interval."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.off: list[float] = []
+        self._ended = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        begin, number, last = time.monotonic(), 0, None
+        while not self._ended.is_set():
+            number += 1
+            common.sleep_until(begin + number * INTERVAL / UNITS)
+            now = time.monotonic()
+            if last is not None:
+                self.off.append(abs(now - last - INTERVAL / UNITS))
+            last = now
+
+    def end(self) -> list[float]:
+        self._ended.set()
+        self.join()
+        return self.off
+
+
 def measure(kind: str, seconds: float, timeout: float) -> tuple[common.Row, int]:
     """One line of the table: two dead from the start; then two more die, and it is looked at what that costs."""
     with common.stage() as stage:
@@ -79,8 +105,10 @@ def measure(kind: str, seconds: float, timeout: float) -> tuple[common.Row, int]
         time.sleep(3 * INTERVAL)  # until the dead ones are known as dead
         begin = time.monotonic()
         cpu = child.cpu()
+        yardstick = Yardstick()
         common.sleep_until(begin + seconds)
         died = time.monotonic()
+        machine = yardstick.end()
         cpu = (child.cpu() - cpu) / (died - begin)
         subprocess.run(["kill", "-USR1", str(server.pid)], check=True)
         common.sleep_until(died + max(10.0, seconds / 3))
@@ -97,6 +125,7 @@ def measure(kind: str, seconds: float, timeout: float) -> tuple[common.Row, int]
         "off_p50_ms": 1000 * statistics.median(off),
         "off_p99_ms": 1000 * common.quantile(off, 0.99),
         "off_max_ms": 1000 * max(off),
+        "machine_off_p99_ms": 1000 * common.quantile(machine, 0.99),
         "missed": sum(round(each) for each in off),
         "when_two_more_die_max_ms": 1000 * max(after),
         "intervals_off_then": len(late),

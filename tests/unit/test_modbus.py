@@ -236,6 +236,13 @@ def test_a_late_answer_is_told_by_its_transaction() -> None:
     assert exchange.feed(bytes.fromhex("0008 0000 0005 01 03 02 0002")) == Answer((2,))
 
 
+def test_behind_a_gateway_the_unit_counts_as_well() -> None:
+    exchange = TcpExchange(Question(1, "holding", 0, 1), 8)
+    assert exchange.feed(bytes.fromhex("0008 0000 0005 02 03 02 0001")) is None
+    assert exchange.why == "an answer to another question"
+    assert exchange.feed(bytes.fromhex("0008 0000 0005 01 03 02 0002")) == Answer((2,))
+
+
 def test_a_write_is_confirmed_by_its_own_words_only() -> None:
     exchange: Exchange = RtuExchange(Question(1, "holding", 1, 1, (3,)))
     assert exchange.feed(rtu("01 06 00 01 00 04")) is None
@@ -383,6 +390,20 @@ def test_a_garbled_answer_is_asked_for_again_at_once() -> None:
     assert bus.asked() == [1, 1, 2, 3]  # again after QUIET; then more than half a time-out is gone
     assert {fault.kind for fault in bus.ctx.faults} == {"checksum"}
     assert bus.readings()[0] == {"b_online": True, "b_x": 2}
+
+
+def test_silence_is_counted_from_the_last_byte() -> None:
+    ctx = FakeContext("bus")
+    ctx.start(Modbus, port="/dev/null", unit=UNITS[:1], answer_timeout=0.5)
+    ctx.run()
+    ctx.port.feed(b"\x01\x03\x02\x00\x01\xff")
+    ctx.advance(0.6 * QUIET)
+    ctx.port.feed(b"\xff")
+    ctx.advance(0.9 * QUIET)
+    assert not ctx.faults
+    ctx.advance(0.2 * QUIET)
+    assert [fault.kind for fault in ctx.faults] == ["checksum"]
+    assert ctx.faults[0].detail == "a (unit 1): a checksum that does not fit, for holding 0"
 
 
 def test_a_glitch_before_an_answer_is_no_answer() -> None:
