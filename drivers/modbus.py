@@ -283,7 +283,10 @@ class Modbus(Driver):
         self._next()
 
     def _readable(self) -> None:
-        data = self._port.read()
+        if data := self._port.read():
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         self._heard = self.ctx.now()
         exchange = self._exchange
         if exchange is None:
@@ -297,10 +300,17 @@ class Modbus(Driver):
         elif len(self._timers) == 1 and not self.config.tcp:
             self._timers.append(self.ctx.after(QUIET, self._quiet, name="quiet"))
 
+    def _overtaken(self, exchange: Exchange | None) -> bool:
+        """The answer came while the loop was held up: a timer that is due comes before a port that is readable."""
+        self._readable()
+        return self._exchange is not exchange
+
     def _quiet(self) -> None:
         """Something came a while ago: if nothing has followed, and it could have been an answer, it was garbled."""
         exchange = self._exchange
         assert exchange is not None, "its timers end with it"
+        if self._overtaken(exchange):
+            return
         del self._timers[1:]
         left = self._heard + QUIET - self.ctx.now()
         if left > 0.001:
@@ -309,9 +319,11 @@ class Modbus(Driver):
             self._settle(Garbled(exchange.why, exchange.end()[1]))
 
     def _late(self) -> None:
-        assert self._exchange is not None, "its timers end with it"
-        _, noise = self._exchange.end()
-        self._settle(Silence(self._exchange.why, noise))
+        exchange = self._exchange
+        assert exchange is not None, "its timers end with it"
+        if not self._overtaken(exchange):
+            _, noise = exchange.end()
+            self._settle(Silence(exchange.why, noise))
 
     def _settle(self, outcome: Outcome) -> None:
         for timer in self._timers:

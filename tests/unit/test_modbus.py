@@ -406,6 +406,23 @@ def test_silence_is_counted_from_the_last_byte() -> None:
     assert ctx.faults[0].detail == "a (unit 1): a checksum that does not fit, for holding 0"
 
 
+@pytest.mark.parametrize("first", [b"", b"\x01\x03\x02\x00\x01\xff\xff"])
+def test_an_answer_counts_that_came_while_the_loop_was_held_up(first: bytes) -> None:
+    """The timer of the deadline, or of the silence, runs before the port that is readable in the same turn."""
+    ctx = FakeContext("bus")
+    ctx.start(Modbus, port="/dev/null", unit=UNITS[:1], answer_timeout=0.5)
+    ctx.run()
+    if first:
+        ctx.port.feed(first)
+    tell, ctx.port.on_input = ctx.port.on_input, None
+    ctx.port.feed(rtu("01 03 02 00 01"))
+    ctx.advance(0.9 * QUIET if first else 0.4)
+    ctx.advance(0.2)
+    ctx.port.on_input = tell
+    assert ctx.samples[0].fields == {"a_online": True, "a_x": 1}
+    assert {fault.kind for fault in ctx.faults} <= {"noise"}
+
+
 def test_a_glitch_before_an_answer_is_no_answer() -> None:
     ctx = FakeContext("bus")
     ctx.start(Modbus, port="/dev/null", unit=UNITS[:1], answer_timeout=0.5)
