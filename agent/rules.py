@@ -163,7 +163,8 @@ class Rules:
         """
         out: list[Item] = []
         if self._window is not None and self._window.end_ns is not None:
-            self._close_window(min(now_ns, self._window.end_ns), out)
+            # A microsecond on, for now may be the very end of the window before, whose reading has that time.
+            self._close_window(min(now_ns + 1000, self._window.end_ns), out)
         for group in sorted(self._groups.values(), key=_taken_ns):
             if group.held is not None and self._news(group.held.fields):
                 self._release(group, now_ns, out)

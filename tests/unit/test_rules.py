@@ -293,8 +293,14 @@ def test_a_flush_gives_what_min_interval_holds_and_the_part_of_a_window() -> Non
     assert rules.flush(3 * SECOND) == []
     rules = make(window=60)
     Feed(rules).at(0, t=1).at(1, t=2)
-    assert sent(rules.flush(2 * SECOND)) == [(2, {"t": 1.5})]
+    assert sent(rules.flush(2 * SECOND)) == [(2.000001, {"t": 1.5})]
     assert rules.flush(3 * SECOND) == []
+
+
+def test_a_window_that_is_cut_short_does_not_share_the_time_of_the_one_before() -> None:
+    rules = make(window=60)
+    feed = Feed(rules).at(0, t=1).at(60, t=2)
+    assert sent(feed.out + rules.flush(60 * SECOND)) == [(60, {"t": 1.0}), (60.000001, {"t": 2.0})]
 
 
 def test_a_flush_does_not_repeat_what_is_no_news() -> None:
