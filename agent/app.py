@@ -17,6 +17,7 @@ from agent.clock_watch import StepWatch
 from agent.codec import OFFLINE, ONLINE, JsonCodec, Topics
 from agent.commands import Commands
 from agent.config import Config
+from agent.control import Control, socket_path
 from agent.events import EventManager, SlowCallbackError, TimerEvent
 from agent.hotplug import PathWatch
 from agent.info import info
@@ -127,6 +128,15 @@ class Agent:
             on_change=self._reloaded,
             on_done=lambda _problem: self.notifier.ready(self._summary()),
         )
+        self.control = Control(
+            self.manager,
+            socket_path(config.outbox.file()),
+            {
+                "status": lambda answer: answer(self.status.build(), None),
+                "plan": self.reloader.plan,
+                "reload": self.reloader.request,
+            },
+        )
         self._clock_watch = StepWatch()
         self._exit = EX_OK
         self._stopping = False
@@ -215,6 +225,7 @@ class Agent:
             self.publisher.retain(self.topics.info, self._info())
             self.link.start()
             self.reloader.ready()
+            self.control.start()  # the outbox is ours now, and so is the socket beside it
 
     def _accept(self, readings: Sequence[Reading]) -> None:
         self.publisher.accept(readings)
@@ -340,6 +351,7 @@ class Agent:
         self.outbox.stop(self._closed, self._deadline - self.manager.now())
 
     def _closed(self) -> None:
+        self.control.close()
         log.info(line("agent.stopped", unsent=self.outbox.depth))
         self.manager.terminate()
 

@@ -54,7 +54,9 @@ class Commands(click.Group):
         "outbox": "agent.cli_outbox",
         "probe": "agent.cli_probe",
         "record": "agent.cli_record",
+        "reload": "agent.cli_control",
         "replay": "agent.cli_record",
+        "status": "agent.cli_control",
         "verify": "agent.cli_verify_command",
     }
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Protocol
 
 from agent.config import SECTIONS, Config, Device
+from agent.control import Answer
 from agent.errors import ConfigError
 from agent.events import EventManager, WorkRejected
 from agent.logline import line
@@ -92,6 +93,8 @@ class Reloader:
         self._log = log or logging.getLogger("outstation.reload")
         self._busy = True  # until ``ready``
         self._again = self._ended = False
+        self._askers: list[Answer] = []  # of the reload that is under way ...
+        self._waiting: list[Answer] = []  # ... and of the next one
         self._proceed: Callable[[], object] = lambda: None
 
     def ready(self) -> None:
@@ -101,14 +104,18 @@ class Reloader:
             self._again = False
             self.request()
 
-    def request(self) -> None:
-        """Reload now, or once the present one is through."""
+    def request(self, answer: Answer | None = None) -> None:
+        """Reload now, or once the present one is through. answer: gets what was changed, or why nothing was."""
+        if answer is not None:
+            self._waiting.append(answer)
         if self._ended:
+            self._tell(None, "the agent is stopping")
             return
         if self._busy:
             self._again = True
             return
         self._busy = True
+        self._askers, self._waiting = self._waiting, []
         try:
             self._manager.execute_work(
                 self._load, on_done=self._loaded, on_error=self._refused, timeout=LOAD_TIMEOUT, name="config.load"
@@ -116,17 +123,37 @@ class Reloader:
         except WorkRejected as full:
             self._refused(full)
 
+    def plan(self, answer: Answer) -> None:
+        """Only say what a reload would change."""
+        try:
+            self._manager.execute_work(
+                self._load,
+                on_done=lambda new: answer(asdict(difference(self.config, new)), None),
+                on_error=lambda error: answer(None, _problems(error)[0]),
+                timeout=LOAD_TIMEOUT,
+                name="config.load",
+            )
+        except WorkRejected as full:
+            answer(None, str(full))
+
     def end(self) -> None:
         """The agent stops: nothing is changed any more."""
         self._ended = True
+        self._tell(None, "the agent is stopping")
+
+    def _tell(self, change: Difference | None, problem: str | None) -> None:
+        askers = self._askers + (self._waiting if self._ended else [])
+        self._askers = []
+        for answer in askers:
+            answer(None if change is None else asdict(change), problem)
 
     def _refused(self, error: BaseException) -> None:
         """Nothing has changed."""
-        problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+        problems = _problems(error)
         self._log.error(line("config.refused", problems=len(problems), reason="nothing was changed"))
         for problem in problems:
             self._log.error(line("config.problem", reason=problem))
-        self._done(problems[0])
+        self._done(None, problems[0])
 
     def _loaded(self, new: Config) -> None:
         if self._ended:
@@ -138,7 +165,7 @@ class Reloader:
             )
         if not change:
             self._log.info(line("config.unchanged", devices=len(new.devices)))
-            self._done(None)
+            self._done(change, None)
             return
         leaving = {*change.removed, *change.changed}
         timer = self._manager.create_timer_event(STOP_TIMEOUT, self._late, leaving, repeat=False, name="reload.stop")
@@ -183,8 +210,13 @@ class Reloader:
                 untouched=len(new.devices) - len(coming),
             )
         )
-        self._done(None)
+        self._done(change, None)
 
-    def _done(self, problem: str | None) -> None:
+    def _done(self, change: Difference | None, problem: str | None) -> None:
+        self._tell(change, problem)
         self._on_done(problem)
         self.ready()
+
+
+def _problems(error: BaseException) -> list[str]:
+    return [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -116,3 +119,52 @@ def test_what_needs_a_restart_is_named(outstation_make_device: MakeDevice, outst
         loop={"slow_after": "60ms", "hang_after": "20s"},
     )
     outstation.wait_log(r"config\.unchanged devices=1")
+
+
+# ---- asked from the command line
+
+
+def command(outstation: Outstation, *arguments: str) -> tuple[int, str]:
+    """Run `outstation ARGUMENTS -c ...` beside the agent, with its environment: status and what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", *arguments, "-c", str(outstation.config_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_running_agent_can_be_asked(outstation_make_device: MakeDevice, outstation_start: Start) -> None:
+    device, other = outstation_make_device(), outstation_make_device()
+    outstation = outstation_start({"device": [lines("a", device)]})
+    device.send('{"n": 1}')
+    outstation.next_reading("a")
+    outstation.wait_status(lambda s: s["readings"]["written"] == 1)
+    status, said = command(outstation, "status")
+    assert status == 0, said
+    assert "a  online      1 readings, 0 faults" in said
+    status, said = command(outstation, "status", "--json")
+    assert json.loads(said)["devices"]["a"]["state"] == "online"
+
+    outstation.config_path.write_text(dumps({**outstation.config, "device": [lines("a", device), lines("b", other)]}))
+    assert command(outstation, "reload", "--dry-run") == (0, "would start: b\n")
+    assert command(outstation, "reload") == (0, "started: b\n")
+    assert command(outstation, "reload") == (0, "nothing has changed\n")
+    outstation.wait_online("b")
+    other.unplug()
+    outstation.wait_offline("b")
+    status, said = command(outstation, "status")
+    assert status == 1
+    assert "! b  waiting" in said
+
+    outstation.config_path.write_text("[mqtt]\nqos = 7\n")
+    status, said = command(outstation, "reload")
+    assert status == 78
+    assert "mqtt.qos" in said
+    outstation.config_path.write_text(dumps(outstation.config))
+    outstation.terminate()
+    status, said = command(outstation, "status")
+    assert status == 69
+    assert "no agent runs with this outbox" in said

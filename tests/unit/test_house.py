@@ -27,7 +27,7 @@ LAYERS = [
     ["registry", "config"],
     ["supervisor", "device", "context"],
     ["publisher", "commands"],
-    ["status", "systemd", "log", "reload", "info"],
+    ["status", "systemd", "log", "control", "reload", "info"],
     ["testing"],
     ["app"],
     ["demo"],

@@ -1,0 +1,45 @@
+"""Asks the agent that runs with a configuration's outbox."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import click
+import orjson
+
+from agent.cli_config import load_config
+from agent.control import socket_path
+
+EX_UNAVAILABLE = 69
+TIMEOUT = 60.0
+"""Seconds for an answer: a reload reads files and stops devices."""
+
+
+class NoAgent(click.ClickException):
+    """Ends a command with status 69."""
+
+    exit_code = EX_UNAVAILABLE
+
+
+def ask(file: str, op: str) -> Any:
+    """What the agent answers. Raises NoAgent where there is none, ClickException where it says no."""
+    path = socket_path(load_config(file).outbox.file())
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(TIMEOUT)
+            connection.connect(str(path))
+            connection.sendall(orjson.dumps({"op": op}) + b"\n")
+            answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    except PermissionError:
+        raise NoAgent(f"{path} may not be opened: run it as the agent's user, or as root") from None
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise NoAgent(f"no agent runs with this outbox ({path}); is it another configuration's? see -c") from None
+    except OSError as error:
+        raise NoAgent(f"the agent at {path} does not answer: {error.strerror or error}") from None
+    if not answer:
+        raise NoAgent(f"the agent at {path} has closed the connection; it is busy, or about to end")
+    said = orjson.loads(answer)
+    if not said["ok"]:
+        raise click.ClickException(said["error"])
+    return said["data"]
