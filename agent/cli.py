@@ -27,11 +27,11 @@ EX_TEMPFAIL = 75
 STATUSES = {
     0: "done; for `run`: stopped as it was told to; for `verify`: proved",
     1: "`verify`: a reading is lost or out of order; `outbox`: the file is damaged, or something is left; `demo`: it "
-    "could not go on; `probe`: nothing was recognised",
+    "could not go on; `probe`: nothing was recognised; `status`: something is not well",
     2: "the command line is wrong",
     EX_DATAERR: "`outbox`, `replay`: no outbox or recording, one that is damaged, or one of another version",
     EX_NOINPUT: "`outbox`: no such file, or it may not be read; `verify`: no reading arrived; `record`: no byte",
-    EX_UNAVAILABLE: "the broker cannot be reached, or refuses us",
+    EX_UNAVAILABLE: "the broker cannot be reached, or refuses us; `status`, `reload`: no agent runs here",
     EX_SOFTWARE: 'a callback hung, or was slow under on_slow = "stop"; or a defect of ours, with its traceback',
     EX_IOERR: "`outbox`, `record`: the disk refuses",
     EX_TEMPFAIL: "another process has the outbox; its pid is told",
