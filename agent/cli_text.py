@@ -50,7 +50,8 @@ def report(config: Config) -> Iterator[str]:
     for device in config.devices:
         yield ""
         yield from _rows("device", [f"{device.config.name}  (driver {device.config.driver})"])
-        yield from _rows("  reads", [_reads(device, notes)])
+        if hasattr(device.config, "port"):  # what others read stands in their settings
+            yield from _rows("  reads", [_reads(device, notes)])
         if settings := _settings(device):
             yield from _rows("  with", wrap(settings, WIDTH - 12, break_long_words=False, break_on_hyphens=False))
         yield from _rows(
@@ -115,9 +116,7 @@ def _outbox(config: Config, notes: list[str]) -> str:
 
 
 def _reads(device: Device, notes: list[str]) -> str:
-    port = getattr(device.config, "port", None)
-    if not isinstance(port, str):
-        return "this host"
+    port: str = device.config.port  # type: ignore[attr-defined]  # it has one, or is not asked
     if port.startswith("/"):
         if not os.path.exists(port):
             notes.append(f"{device.config.name}: {port} is not there now; it is opened as soon as it is")
