@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from agent import __version__
 from agent.clock import Clock, Kernel
 from agent.clock_watch import StepWatch
-from agent.codec import OFFLINE, ONLINE, JsonCodec, Topics
+from agent.codec import OFFLINE, ONLINE, Topics
+from agent.codec_formats import make_codec
 from agent.commands import Commands
 from agent.config import Config
 from agent.control import Control, socket_path
@@ -22,7 +23,7 @@ from agent.events import EventManager, SlowCallbackError, TimerEvent
 from agent.hotplug import PathWatch
 from agent.info import info
 from agent.logline import line
-from agent.model import Reading
+from agent.model import Channel, Reading
 from agent.mqtt import Link
 from agent.outbox import Outbox
 from agent.publisher import Publisher
@@ -85,7 +86,7 @@ class Agent:
             self.manager,
             self.link,
             self.outbox,
-            JsonCodec(),
+            make_codec(config.mqtt.format, config.agent.id, self.topics, self._channels),
             self.topics,
             config.mqtt,
             self.clock,
@@ -155,6 +156,7 @@ class Agent:
             self.supervisor.devices,
             enabled=settings.discovery == "on",
             prefix=settings.prefix,
+            bare=self.config.mqtt.format == "values",
             retain=self.publisher.retain,
             subscribe=self.link.subscribe,
             changed=lambda: self.publisher.retain(self.topics.info, self._info()),
@@ -288,6 +290,9 @@ class Agent:
         return (
             f"broker {self.link.stats().state}, {online} of {len(devices)} devices online, {self.outbox.depth} waiting"
         )
+
+    def _channels(self, device: str) -> Sequence[Channel]:
+        return self.supervisor.devices[device].channels if device in self.supervisor.devices else ()
 
     def _info(self) -> bytes:
         kinds = self.announcer.info() if self.announcer is not None else None

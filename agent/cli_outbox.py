@@ -129,6 +129,12 @@ def verify(path: Path | None, file: str) -> None:
 @click.option(
     "--batch", type=click.IntRange(1, 1000), default=1, show_default=True, help="Readings in a message at most."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["json", "influx", "senml", "cbor"]),
+    help="Form of the readings. Default: the configuration's, else json.",
+)
 @click.option("--qos", type=click.IntRange(1, 2), default=1, show_default=True, help="QoS of the readings.")
 @click.option("--client-id", metavar="NAME", help="Client id. Default: one of its own.")
 @click.option(

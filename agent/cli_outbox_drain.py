@@ -18,7 +18,9 @@ import click
 
 from agent.cli_broker import EX_UNAVAILABLE, broker_settings, in_options
 from agent.cli_outbox_file import EX_DATAERR, Failure, Outbox, Progress
-from agent.codec import JsonCodec, Topics
+from agent.codec import Codec, Topics
+from agent.codec_formats import lacks, make_codec
+from agent.codec_values import ValuesCodec
 from agent.errors import LinkError
 from agent.events import EventManager
 from agent.model import Reading
@@ -44,6 +46,7 @@ def main(
     agent: str | None,
     base: str | None,
     batch: int,
+    form: str | None,
     qos: int,
     client_id: str | None,
     version: str,
@@ -53,8 +56,15 @@ def main(
     outbox = Outbox(path, config_file)
     if base is None and outbox.config is not None:
         base = outbox.config.mqtt.base
+    if form is None and outbox.config is not None:
+        form = outbox.config.mqtt.format
+    form = form or "json"
+    if form == "values":
+        raise click.UsageError("bare values would not say of when they are; choose another --format")
+    if missing := lacks(form):
+        raise click.UsageError(f"--format {form}: {missing}; pip install 'outstation[{form}]'")
     client_id = client_id or f"outstation-drain-{secrets.token_hex(4)}"
-    wanted = {"base": base, "batch": batch, "qos": qos, "client_id": client_id, "version": version}
+    wanted = {"base": base, "batch": batch, "qos": qos, "client_id": client_id, "version": version, "format": form}
     settings = broker_settings(url, **wanted, **broker)
     with outbox.store() as (store, contents):
         agent = agent or contents.agent
@@ -63,7 +73,10 @@ def main(
         count = contents.count
         if count is None:
             count = store.count(0, contents.last, contents.last)[0] if contents.last else 0
-        drain = Drain(outbox, store, contents, settings, Topics(agent, settings.base))
+        topics = Topics(agent, settings.base)
+        codec = make_codec(form, agent, topics, outbox.channels)
+        assert not isinstance(codec, ValuesCodec), "refused above"
+        drain = Drain(outbox, store, contents, settings, topics, codec)
         with Progress(count, "sending") as progress:
             drain.run(progress)
         if contents.last and not store.fetch(0, contents.last, 1):
@@ -75,14 +88,14 @@ class Drain:
     """One run: from the file to the link, and off the file by what the link says."""
 
     def __init__(
-        self, outbox: Outbox, store: Store, contents: Contents, settings: MqttSettings, topics: Topics
+        self, outbox: Outbox, store: Store, contents: Contents, settings: MqttSettings, topics: Topics, codec: Codec
     ) -> None:
         self._outbox = outbox
         self._store = store
         self._upto = contents.last
         self._settings = settings
         self._topics = topics
-        self._codec = JsonCodec()
+        self._codec = codec
         self._manager = EventManager(slow_after=1.0, on_callback_error=self._callback_failed)
         self._link: Link
         self._progress: Progress

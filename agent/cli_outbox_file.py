@@ -6,8 +6,8 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,10 +15,12 @@ import click
 
 from agent.cli_config import load_config
 from agent.clock import Clock, ClockSettings
-from agent.errors import OutboxBusy, OutboxError
+from agent.errors import OutboxBusy, OutboxError, PluginError
+from agent.model import Channel
 from agent.outbox_file import Lock, error_text
 from agent.outbox_reader import NoFile, NotAnOutbox, Reader
 from agent.outbox_store import Boot, Contents, Store, damaged
+from agent.registry import known_channels
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -58,6 +60,17 @@ class Outbox:
                 raise Failure(f"{path}: no such file; the service's is --file {SERVICE}", EX_NOINPUT)
         self.path = path
         self.clock = Clock(self.config.clock if self.config else ClockSettings())
+        self._channels: dict[str, Sequence[Channel]] = {}
+
+    def channels(self, device: str) -> Sequence[Channel]:
+        """What the configuration declares of a device; nothing where there is none, or the driver is defective."""
+        if device not in self._channels:
+            self._channels[device] = ()
+            for driver, config in self.config.devices if self.config else ():
+                if config.name == device:
+                    with suppress(PluginError):
+                        self._channels[device] = known_channels(driver, config)
+        return self._channels[device]
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:

@@ -54,9 +54,10 @@ def report(config: Config) -> Iterator[str]:
             yield from _rows("  reads", [_reads(device, notes)])
         if settings := _settings(device):
             yield from _rows("  with", wrap(settings, WIDTH - 12, break_long_words=False, break_on_hyphens=False))
-        yield from _rows(
-            "  topics", [topics.telemetry(device.config.name), topics.device_availability(device.config.name)]
-        )
+        telemetry = topics.telemetry(device.config.name)
+        if config.mqtt.format == "values":
+            telemetry = f"{topics.root}/{device.config.name}/<channel>"
+        yield from _rows("  topics", [telemetry, topics.device_availability(device.config.name)])
         yield from _rows("  gives", _channels(device, notes))
         if missing := lacking(device.driver, device.config):
             notes.append(f"{device.config.name}: {missing}")
@@ -93,6 +94,10 @@ def _broker(config: Config, notes: list[str]) -> Iterator[str]:
         who += ", password from systemd's credential mqtt-password if there is one"
     yield f"MQTT {mqtt.version} {who}"
     batch = "one a message" if mqtt.batch == 1 else f"{mqtt.batch} a message at most"
+    if mqtt.format == "values":
+        if mqtt.batch != 1:
+            notes.append('mqtt.batch means nothing with format = "values": each value is a message of its own')
+        batch = "one a channel"
     yield f"readings with QoS {mqtt.qos}, {mqtt.format}, {batch}"
     for key in ("password_file", "ca_file", "cert_file", "key_file"):
         path = getattr(mqtt, key)

@@ -89,6 +89,11 @@ def start(
         settings = broker_settings(url, base=base, client_id=client_id, **broker)
     else:
         config = _config(file, broker)
+        if config.mqtt.format == "values":
+            raise click.UsageError(
+                'readings cannot be judged with mqtt.format = "values": a bare value has no "seq"; '
+                "any other format carries it"
+            )
         settings = config.mqtt if base is None else config.mqtt.model_copy(update={"base": base})
         agent = agent or config.agent.id
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import orjson
 
@@ -22,6 +22,13 @@ class WallClock(Protocol):
     """What the codec needs of ``agent.clock.Clock``."""
 
     def settle(self) -> tuple[int, bool]: ...
+
+
+class Codec(Protocol):
+    """A form in which readings of one device make one message."""
+
+    def encode(self, readings: Sequence[Reading], clock: WallClock, connected_mono_ns: int, array: bool) -> bytes:
+        """As ``JsonCodec.encode``. array: a list also of a single reading, in forms that know the difference."""
 
 
 def encode_fields(fields: dict[str, Value]) -> bytes:
@@ -64,6 +71,11 @@ class Topics:
         if topic is None:
             topic = self._telemetry[device] = f"{self.root}/{device}/telemetry"
         return topic
+
+    def value(self, device: str, channel: str) -> str:
+        """Where a channel's bare value goes. A channel called "availability" may not be the device's own."""
+        level = channel_topic(channel)
+        return f"{self.root}/{device}/{level}{'_' if level == 'availability' else ''}"
 
     def device_availability(self, device: str) -> str:
         return f"{self.root}/{device}/availability"
@@ -112,3 +124,25 @@ class JsonCodec:
                 % (self._prefix, rest // 1000, reading.seq, reading.body, tail)
             )
         return b"[%b]" % b",".join(parts) if array else parts[0]
+
+
+def stamped(
+    readings: Sequence[Reading], clock: WallClock, connected_mono_ns: int, array: bool
+) -> Iterator[tuple[Reading, int, dict[str, Any]]]:
+    """Each reading with its wall time in nanoseconds since 1970, and what is out of the ordinary, as JSON names it.
+
+    For forms other than JSON, whose codec has this written out for speed. Raises ValueError as that does.
+    """
+    if not readings or (not array and len(readings) > 1):
+        raise ValueError(f"{len(readings)} readings in one {'array' if array else 'object'}")
+    offset_ns, trusted = clock.settle()
+    for reading in readings:
+        settled = reading.wall_ns
+        marks: dict[str, Any] = {}
+        if reading.resumed:
+            marks["resumed"] = True
+        if reading.unsynced or (settled is None and not trusted):
+            marks["clock"] = "unsynced"
+        if settled is not None or reading.mono_ns < connected_mono_ns:
+            marks["backfill"] = True
+        yield reading, reading.mono_ns + offset_ns if settled is None else settled, marks

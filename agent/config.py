@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError, to_json
 
 from agent.clock import ClockSettings
+from agent.codec_formats import DISCOVERABLE, lacks
 from agent.config_files import Merged, Place, key_text, quoted, read
 from agent.config_lines import KeyPath
 from agent.config_words import explained, nearest, shown, suggestion
@@ -174,6 +175,7 @@ def load(path: str | os.PathLike[str], registry: Registry) -> Config:
         raise ConfigError(problems)
     check = _Check(merged, registry)
     sections = {name: check.section(name, model) for name, model in SECTIONS.items()}
+    check.format(sections["mqtt"], sections["homeassistant"])
     devices = check.devices()
     check.unknown_sections()
     if check.problems:
@@ -233,6 +235,19 @@ class _Check:
                     remedy = f"it belongs to {home}"
                 self.problem((*path, *inner), message, remedy, value=not unknown)
             return None
+
+    def format(self, mqtt: MqttSettings | None, homeassistant: HomeAssistantSettings | None) -> None:
+        """Note a problem if a form cannot be written here, or not be read by who is to read it."""
+        if mqtt is None:
+            return
+        if missing := lacks(mqtt.format):
+            self.problem(("mqtt", "format"), missing, f"pip install 'outstation[{mqtt.format}]'")
+        if homeassistant is not None and homeassistant.discovery == "on" and mqtt.format not in DISCOVERABLE:
+            self.problem(
+                ("homeassistant", "discovery"),
+                f"Home Assistant cannot read mqtt.format = {quoted(mqtt.format)}",
+                f"it reads {' and '.join(map(quoted, DISCOVERABLE))}",
+            )
 
     def home(self, key: str | int, path: KeyPath) -> str | None:
         """The section that knows this key, if it is another one."""

@@ -27,6 +27,13 @@ ORIGIN = {"name": "outstation", "sw": __version__}
 # One message is a reading, or an array of them with batch over 1: the newest is the last.
 _NEWEST = "{% set r = value_json if value_json is mapping else value_json | last %}"
 
+# mqtt.format = "values": a topic a channel, and in it the bare value. What is null is unknown.
+_BARE: dict[str, str] = {
+    "number": "{{ 'None' if value == 'null' else value }}",
+    "text": "{{ 'None' if value == 'null' else value }}",
+    "bool": "{{ 'ON' if value == 'true' else 'OFF' }}",
+}
+
 # What a reading does not say leaves an entity as it is: sensors of numbers and binary sensors pass an empty text over,
 # a sensor of text would show it.
 _TEMPLATES: dict[str, str] = {
@@ -65,8 +72,10 @@ def template(name: str, kind: str) -> str:
 class Discovery:
     """Messages of one agent: topics and payloads."""
 
-    def __init__(self, agent: str, topics: Topics, prefix: str) -> None:
+    def __init__(self, agent: str, topics: Topics, prefix: str, *, bare: bool = False) -> None:
+        """bare: readings go out as bare values, one topic a channel (``mqtt.format = "values"``)."""
         self._agent = agent
+        self._bare = bare
         self._topics = topics
         self._prefix = prefix
 
@@ -118,11 +127,13 @@ class Discovery:
         if not components:
             return None
         available = [self._topics.availability, self._topics.device_availability(name)]
-        return self._payload(name, driver, available, self._topics.telemetry(name), components)
+        state = None if self._bare else self._topics.telemetry(name)
+        return self._payload(name, driver, available, state, components)
 
     def _payload(
-        self, device: str | None, model: str, available: list[str], state: str, components: dict[str, Any]
+        self, device: str | None, model: str, available: list[str], state: str | None, components: dict[str, Any]
     ) -> bytes:
+        """state: the topic that all of them share; None: each has its own."""
         about = {
             "ids": [self._id(device)],
             "name": f"{self._agent} {device}" if device else self._agent,
@@ -138,7 +149,7 @@ class Discovery:
                 "o": ORIGIN,
                 "availability": [{"topic": topic} for topic in available],
                 "availability_mode": "all",
-                "state_topic": state,
+                **({} if state is None else {"state_topic": state}),
                 "qos": 1,
                 "cmps": components,
             }
@@ -153,9 +164,15 @@ class Discovery:
             "default_entity_id": f"{platform}.{slug}",
         }
 
+    def _state(self, device: str, channel: str, kind: Kind) -> dict[str, str]:
+        """Where an entity finds its state."""
+        if self._bare:
+            return {"state_topic": self._topics.value(device, channel), "value_template": _BARE[kind]}
+        return {"value_template": template(channel, kind)}
+
     def _sensor(self, device: str, channel: Channel, kind: Kind) -> dict[str, Any]:
         entity = self._entity(device, channel.name, _platform(kind))
-        entity["value_template"] = template(channel.name, kind)
+        entity |= self._state(device, channel.name, kind)
         if kind == "number":
             entity["state_class"] = channel.state_class or "measurement"
             if channel.unit:
@@ -172,17 +189,17 @@ class Discovery:
             entity["device_class"] = output.device_class
         match platform:
             case "switch":
-                entity |= {"payload_on": "ON", "payload_off": "OFF", "value_template": template(output.name, "bool")}
+                entity |= {"payload_on": "ON", "payload_off": "OFF", **self._state(device, output.name, "bool")}
             case "number":
-                entity |= {"mode": "box", "value_template": template(output.name, "number")}
+                entity |= {"mode": "box", **self._state(device, output.name, "number")}
                 entity["step"] = 1 if output.whole else 0.001
                 for key, value in (("min", output.low), ("max", output.high), ("unit_of_measurement", output.unit)):
                     if value not in (None, ""):
                         entity[key] = value
             case "select":
-                entity |= {"options": list(output.choices), "value_template": template(output.name, "text")}
+                entity |= {"options": list(output.choices), **self._state(device, output.name, "text")}
             case "text":
-                entity |= {"max": min(output.longest, 255), "value_template": template(output.name, "text")}
+                entity |= {"max": min(output.longest, 255), **self._state(device, output.name, "text")}
             case "button":
                 entity["payload_press"] = "press"
         return entity

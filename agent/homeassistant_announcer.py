@@ -38,7 +38,8 @@ class AnnouncedDevice(Protocol):
 class Announcer:
     """All of it runs on the loop's thread.
 
-    enabled: announce; else what was announced is taken back. prefix: Home Assistant's discovery prefix.
+    enabled: announce; else what was announced is taken back. prefix: Home Assistant's discovery prefix; bare: as
+    ``Discovery`` has it.
     retain: publishes a state, again with ``again`` though it is the same; subscribe: of the link; changed: ``info``
     is to be published anew.
     """
@@ -51,13 +52,14 @@ class Announcer:
         *,
         enabled: bool,
         prefix: str,
+        bare: bool = False,
         retain: Callable[..., object],
         subscribe: Callable[[str], object],
         changed: Callable[[], object],
         log: logging.Logger | None = None,
     ) -> None:
         self._enabled = enabled
-        self._discovery = Discovery(agent, topics, prefix)
+        self._discovery = Discovery(agent, topics, prefix, bare=bare)
         self._birth = f"{prefix}/status"
         self._info = topics.info
         self._devices = devices

@@ -113,7 +113,11 @@ class MqttSettings(BaseModel):
         description="Client id; unique at the broker. Default: outstation-<agent.id>.",
     )
     base: Topic = Field("outstation", description="Topic prefix before the agent's id.")
-    format: Literal["json"] = Field("json", description="Form of the payloads.")
+    format: Literal["json", "values", "influx", "senml", "cbor"] = Field(
+        "json",
+        description="Form of the readings. values: one topic a channel, the bare value; influx: InfluxDB line "
+        "protocol; senml: RFC 8428; cbor: as json, in RFC 8949 (needs outstation[cbor]).",
+    )
     qos: Literal[0, 1, 2] = Field(
         1, description="QoS of the readings. 0 promises nothing; state topics have at least 1."
     )

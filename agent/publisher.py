@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agent.codec import OFFLINE, ONLINE, JsonCodec, Topics, WallClock
+from agent.codec import OFFLINE, ONLINE, Codec, Topics, WallClock
+from agent.codec_values import ValuesCodec
 from agent.errors import LinkError
 from agent.events import EventManager, TimerEvent
 from agent.logline import Repeats, line
@@ -21,7 +21,9 @@ from agent.mqtt import Link
 from agent.mqtt_settings import MqttSettings
 from agent.outbox import Outbox
 from agent.publisher_answers import Answer, Answers
-from agent.publisher_stream import TURN, BacklogGroup, Group, Stream
+from agent.publisher_parts import Group, Parted
+from agent.publisher_stats import PublisherStats
+from agent.publisher_stream import TURN, BacklogGroup, Stream
 
 _BACKLOG_SHARE = 0.5  # of the window for the backlog, under live_first: what comes live always finds room
 _HELD = 1.0  # seconds until the clock is asked again, where readings are held for it: a slewed clock makes no event
@@ -34,19 +36,6 @@ class PublisherClock(WallClock, Protocol):
     def mono_ns(self) -> int: ...
 
     def release_before(self) -> int | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class PublisherStats:
-    """Counts of readings since the start; a reading sent again after a lost link counts as written again."""
-
-    written: int
-    acknowledged: int
-    in_flight: int
-    oversized: int
-    """Set aside: larger than the broker or mqtt.max_packet allows."""
-    refused: int
-    """Set aside: the broker answered that it does not take them."""
 
 
 class _State:
@@ -70,7 +59,7 @@ class Publisher:
         manager: EventManager,
         link: Link,
         outbox: Outbox,
-        codec: JsonCodec,
+        codec: Codec | ValuesCodec,
         topics: Topics,
         settings: MqttSettings,
         clock: PublisherClock,
@@ -82,7 +71,8 @@ class Publisher:
         self._manager = manager
         self._link = link
         self._outbox = outbox
-        self._codec = codec
+        parted = isinstance(codec, ValuesCodec)
+        self._codec: Any = codec  # which of the two it is, the groups of the streams tell
         self._topics = topics
         self._clock = clock
         self._log = log or logging.getLogger("outstation.publisher")
@@ -93,9 +83,9 @@ class Publisher:
         self._due: dict[str, None] = {}  # topics whose newest state is not sent on this connection, in order
         self._states: set[_State] = set()  # retained messages in flight
         self._answers = Answers()
-        first = outbox.live_first
-        self._old = Stream(outbox, settings.batch, rate=replay_rate if first else None)  # under fifo all there is
-        self._live = Stream(outbox, settings.batch, live=True)
+        rate = replay_rate if outbox.live_first else None
+        self._old = Stream(outbox, settings.batch, rate=rate, parted=parted)  # under fifo all there is
+        self._live = Stream(outbox, settings.batch, live=True, parted=parted)
         self._old_room = 0  # messages of the backlog that may be in flight, under live_first
         self._careful = False  # one message at a time: parts of an array that was too large for the broker
         self._later: TimerEvent | None = None  # pumps again, where readings are held or may not all go out at once
@@ -241,6 +231,12 @@ class Publisher:
                 if not groups:
                     return
             group = groups.popleft()
+            if isinstance(group, Parted):
+                room -= self._send_parts(stream, group, room)
+                if group.waiting:
+                    groups.appendleft(group)
+                    return
+                continue
             topic = topics.telemetry(group[0].device)
             array = len(group) > 1 if self._auto else self._arrays
             payload = self._codec.encode(group, self._clock, self._connected_ns, array)
@@ -254,6 +250,28 @@ class Publisher:
             self._in_flight += len(group)
             stream.flying += type(group) is BacklogGroup
             room -= 1
+
+    def _send_parts(self, stream: Stream, group: Parted, room: int) -> int:
+        """Messages of one reading, as many as there is room for; the rest stays in ``waiting``. How many were sent."""
+        self._in_flight += group.waiting is None
+        sent = group.send(self._link, self._codec, self._qos, room, self._warn)
+        stream.flying += sent * group.backlog
+        self._written += not group.waiting
+        if self._whole(group):  # there was nothing to wait for: no channels, or none that fits
+            self._acknowledged += 1
+            self._outbox.ack(group)
+        return sent
+
+    def _whole(self, group: Parted) -> bool:
+        """Whether all messages of it have arrived. Where one never can, and the others have, it is set aside."""
+        if group.flying or group.waiting:
+            return False
+        self._in_flight -= 1
+        if group.failure:
+            self._oversized += group.failure == "oversized"
+            self._refused += group.failure == "refused"
+            self._outbox.discard(group)
+        return not group.failure
 
     def _too_large(self, stream: Stream, topic: str, group: Group, size: int) -> None:
         """Halve an array; set aside a single reading that can never be sent, so that it does not cost the link."""
@@ -300,6 +318,8 @@ class Publisher:
         self._go_on()
 
     def _refuse(self, token: Any, topic: str, error: LinkError) -> None:
+        if isinstance(token, Parted):
+            token.failure = "refused"
         readings = self._landed(token)
         if readings and len(token) > 1 and error.reason == "too_large":
             # The array, not its readings. What is in flight behind it comes first this once; its parts go one by one,
@@ -316,13 +336,17 @@ class Publisher:
         self._go_on()
 
     def _landed(self, token: Any) -> bool:
-        """A message is not in flight any more. Whether it was one of readings."""
+        """A message is not in flight any more. Whether with it all of its readings have landed."""
         if type(token) is _State:
             self._states.discard(token)
             return False
         if type(token) is Answer:
             self._answers.landed(token)
             return False
+        if isinstance(token, Parted):
+            token.flying -= 1
+            self._old.flying -= token.backlog
+            return self._whole(token)
         self._in_flight -= len(token)
         self._old.flying -= type(token) is BacklogGroup
         return True

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal
 
-from agent.model import Reading
 from agent.outbox import Outbox
+from agent.publisher_parts import BacklogParted, Group, Parted
 
 TURN = 1000
 """Readings taken at once: some 5 ms of encoding, so that a backlog does not hold the loop."""
 _AUTO = 100  # readings in one message at most under batch = "auto"
 _FEW = 4  # readings that go out one by one, under "auto", if no more are waiting
-
-
-class Group(list[Reading]):
-    """Readings of one device in one message: the message's token."""
-
-    __slots__ = ()
 
 
 class BacklogGroup(Group):
@@ -57,17 +51,31 @@ class Stream:
     """Groups that wait for room on the link."""
 
     def __init__(
-        self, outbox: Outbox, batch: int | Literal["auto"], *, live: bool = False, rate: float | None = None
+        self,
+        outbox: Outbox,
+        batch: int | Literal["auto"],
+        *,
+        live: bool = False,
+        rate: float | None = None,
+        parted: bool = False,
     ) -> None:
-        """live: the live stream of the outbox, and not the older one; rate: readings a second at most."""
+        """live: the live stream of the outbox, and not the older one; rate: readings a second at most.
+
+        parted: a reading is several messages, so that ``batch`` means nothing.
+        """
         self.groups: deque[Group] = deque()
         self.flying = 0
         """Messages of the backlog that are not acknowledged, under ``live_first``."""
         self.allowance = Allowance(rate)
         self._outbox = outbox
-        self._batch = batch
+        self._batch = 1 if parted else batch
         self._live = live
-        self._kind = BacklogGroup if outbox.live_first and not live else Group
+        backlog = outbox.live_first and not live
+        self._kind: type[Group]
+        if parted:
+            self._kind = BacklogParted if backlog else Parted
+        else:
+            self._kind = BacklogGroup if backlog else Group
 
     def fill(self, room: int, until_ns: int | None, now: float) -> int:
         """Take from the outbox what ``room`` messages can hold, and put each device's readings together. How many.

@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 
 from agent.ranges import Ranges
+from agent.tally_formats import from_cbor, from_influx, from_senml, is_senml
 
 PAIRS = 10_000
 """Most ranges of missing numbers that are remembered for a device: 1.4 MB at worst. Past them the lowest is settled."""
@@ -46,11 +47,23 @@ class Arrival:
 
 
 def parse(payload: bytes) -> list[Arrival]:
-    """The readings in one message: an object, or an array of them. Raises ValueError, which says what is not right."""
-    try:
-        said = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error})") from None
+    """The readings in one message, in whichever form of ``mqtt.format`` that carries ``seq``.
+
+    Raises ValueError, which says what is not right.
+    """
+    first = payload[:1]
+    said: Any
+    if b"\x80" <= first <= b"\xbf":  # an array or a map (RFC 8949, section 3.1); no character begins so in UTF-8
+        said = from_cbor(payload)
+    elif b" " in payload and b"seq=" in payload and first not in b'{["':
+        said = from_influx(payload)
+    else:
+        try:
+            said = orjson.loads(payload)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"not JSON ({error})") from None
+        if is_senml(said):
+            said = from_senml(said)
     return [_arrival(item) for item in (said if isinstance(said, list) else [said])]
 
 

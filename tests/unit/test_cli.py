@@ -122,6 +122,44 @@ def test_check_of_an_empty_file_says_that_nothing_is_read(tmp_path: Path) -> Non
     assert "$OUTSTATION_TEST_UNSET (mqtt.password_env) is not set here" in result.stdout
 
 
+def test_check_says_what_a_form_cannot_do(tmp_path: Path) -> None:
+    path = tmp_path / "outstation.toml"
+    path.write_text(
+        '[mqtt]\nformat = "values"\nbatch = 10\n[homeassistant]\ndiscovery = "on"\n'
+        '[[device]]\nname = "host"\ndriver = "host"\n'
+    )
+    result = outstation("check", "-c", str(path))
+    assert result.exit_code == 0
+    assert "readings with QoS 1, values, one a channel" in result.stdout
+    assert "/host/<channel>\n" in result.stdout
+    assert 'mqtt.batch means nothing with format = "values"' in result.stdout
+    result = outstation("verify", "-c", str(path))
+    assert result.exit_code == 2
+    assert 'a bare value has no "seq"' in result.stderr
+
+
+@pytest.mark.parametrize("form", ["influx", "senml", "cbor"])
+def test_check_refuses_discovery_in_a_form_that_home_assistant_cannot_read(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "outstation.toml"
+    path.write_text(f'[mqtt]\nformat = "{form}"\n[homeassistant]\ndiscovery = "on"\n')
+    result = outstation("check", "-c", str(path))
+    assert result.exit_code == 78
+    assert (
+        f'outstation.toml:4: homeassistant.discovery = "on"\n    Home Assistant cannot read mqtt.format = "{form}"; '
+        'it reads "json" and "values"\n'
+    ) in result.stderr
+
+
+def test_check_says_how_to_get_what_a_form_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cbor2", None)
+    path = tmp_path / "outstation.toml"
+    path.write_text('[mqtt]\nformat = "cbor"\n')
+    result = outstation("check", "-c", str(path))
+    assert result.exit_code == 78
+    assert 'outstation.toml:2: mqtt.format = "cbor"\n    cbor2 cannot be imported' in result.stderr
+    assert "pip install 'outstation[cbor]'" in result.stderr
+
+
 class Auth(BaseModel):
     user: str = ""
     password: str = ""

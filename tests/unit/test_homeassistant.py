@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from agent.codec import JsonCodec, Topics
+from agent.codec_values import ValuesCodec
 from agent.driver import Channel, Output
 from agent.homeassistant import AGENT, Discovery, template
 from agent.homeassistant_announcer import Announcer
@@ -23,7 +24,7 @@ ITSELF = "homeassistant/device/outstation_box/config"
 class Broker:
     """What an announcer publishes and asks for."""
 
-    def __init__(self, *, enabled: bool = True, **devices: Any) -> None:
+    def __init__(self, *, enabled: bool = True, bare: bool = False, **devices: Any) -> None:
         self.retained: dict[str, bytes] = {}
         self.published: list[str] = []
         self.filters: list[str] = []
@@ -35,6 +36,7 @@ class Broker:
             self.devices,
             enabled=enabled,
             prefix="homeassistant",
+            bare=bare,
             retain=self.retain,
             subscribe=self.filters.append,
             changed=self.changed,
@@ -93,6 +95,29 @@ def test_values_as_home_assistant_takes_them(kind: str, value: Any, text: str) -
 @pytest.mark.parametrize(("kind", "text"), [("number", ""), ("bool", ""), ("text", "before")])
 def test_a_reading_without_a_channel_leaves_its_entity_alone(kind: str, text: str) -> None:
     assert render(template("x", kind), {"fields": {"y": 1}}) == text
+
+
+def test_bare_values_have_a_topic_and_a_template_each() -> None:
+    outputs = (
+        Output("lamp", "switch"),
+        Output("level", "number", low=0, high=9),
+        Output("say", "text"),
+        Output("go", "button"),
+    )
+    broker = Broker(bare=True, weather=device(Channel("t 1", "°C"), outputs=outputs))
+    broker.announcer.start()
+    broker.say({"t 1": 21.5, "door": True, "note": "dry", "lamp": False, "availability": 1})
+    assert "state_topic" not in orjson.loads(broker.retained[TELEMETRY])
+    reading = Reading("weather", 1, 0, orjson.dumps({"t 1": 21.5, "door": True, "note": None, "lamp": False}))
+    sent = {topic: payload.decode() for topic, payload in ValuesCodec(TOPICS).messages(reading)}
+    components = broker.components()
+    assert components["availability"]["state_topic"] == "outstation/box/weather/availability_"
+    assert "state_topic" not in components["go"]
+    for name, state in (("t_1", "21.5"), ("door", "ON"), ("note", "None"), ("lamp", "OFF")):
+        found = components[name]
+        shown = jinja2.Environment().from_string(found["value_template"]).render(value=sent[found["state_topic"]])
+        assert shown == state
+    assert {"state_topic", "command_topic", "value_template"} <= components["level"].keys() & components["say"].keys()
 
 
 # ---- messages

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from agent.clock import Clock, ClockSettings
-from agent.codec import JsonCodec, Topics, encode_fields
+from agent.codec import Topics, encode_fields
+from agent.codec_formats import make_codec
 from agent.errors import LinkError
 from agent.events import EventManager, ManualClock
 from agent.model import Reading
@@ -93,18 +94,18 @@ class FakeLink:
 class World:
     """A publisher between a fake link and a real outbox; time stands still until the test moves it."""
 
-    def __init__(self, window: int = 100, **settings: object) -> None:
+    def __init__(self, window: int = 100, *, outbox: dict[str, object] | None = None, **settings: object) -> None:
         self.clock = ManualClock()
         self.manager = EventManager(self.clock)
         self.time = Clock(ClockSettings(trust="always"), mono_ns=self.mono_ns, wall_now_ns=self.mono_ns)
-        self.outbox = Outbox(self.manager, OutboxSettings(durability="memory"), self.time)
+        self.outbox = Outbox(self.manager, OutboxSettings(**{"durability": "memory", **(outbox or {})}), self.time)  # type: ignore[arg-type]
         self.link = FakeLink(self.manager, window)
         self.topics = Topics("a")
         self.publisher = Publisher(
             self.manager,
             self.link,  # type: ignore[arg-type]
             self.outbox,
-            JsonCodec(),
+            make_codec(str(settings.get("format", "json")), "a", self.topics, lambda _device: ()),
             self.topics,
             MqttSettings.model_validate(settings),
             self.time,
