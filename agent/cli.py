@@ -58,6 +58,7 @@ class Commands(click.Group):
         "replay": "agent.cli_record",
         "status": "agent.cli_control",
         "verify": "agent.cli_verify_command",
+        "watch": "agent.cli_watch",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -90,6 +91,7 @@ def cli() -> None:
       outstation drivers lines            what a device with that driver may say
       outstation check -c my.toml         validate; show what would be read and published
       outstation run -c my.toml           run in the foreground until SIGTERM or Ctrl-C
+      outstation watch -c my.toml         see live what all agents at the broker say
       outstation verify -c my.toml        prove at the broker that nothing is lost
     """
 

@@ -62,11 +62,11 @@ class Options:
 class Verification:
     """One run, from the connection to the verdict."""
 
-    def __init__(self, options: Options, clock: Clock) -> None:
+    def __init__(self, options: Options, clock: Clock, seen: Seen | None = None) -> None:
         self._options = options
         self._clock = clock
         self._manager = EventManager(slow_after=1.0, on_callback_error=self._callback_failed)
-        self._seen = Seen(Tally(options.base), Connection(options.client_id is not None))
+        self._seen = seen or Seen(Tally(options.base), Connection(options.client_id is not None))
         self._subscriber: Subscriber | None = None
         self._url: BrokerUrl
         self._view: View
@@ -188,7 +188,7 @@ class Verification:
         options, manager = self._options, self._manager
         session = f"session {options.client_id}" if options.client_id else "no session"
         facts = Facts(f"{self._url} ({session})", options.filters[0], options.every)
-        self._view = VIEWS[options.show](facts, self._seen, self._clock)
+        self._view = self._make_view(facts)
         self._subscriber = subscriber
         self._view.start()
         manager.create_timer_event(REFRESH[options.show], self._refresh, name="verify.refresh")
@@ -196,6 +196,9 @@ class Verification:
             manager.create_timer_event(options.seconds, manager.terminate, repeat=False, name="verify.over")
         if options.show == "live" and self._keys.start():
             manager.create_socket_event(self._keys, on_readable=self._keys.read, name="verify.keys")
+
+    def _make_view(self, facts: Facts) -> View:
+        return VIEWS[self._options.show](facts, self._seen, self._clock)
 
     def _not_listening(self, error: BaseException) -> None:
         self._failure = error

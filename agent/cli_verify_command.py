@@ -88,7 +88,7 @@ def start(
     if url is not None:
         settings = broker_settings(url, base=base, client_id=client_id, **broker)
     else:
-        config = _config(file, broker)
+        config = configured(file, broker)
         if config.mqtt.format == "values":
             raise click.UsageError(
                 'readings cannot be judged with mqtt.format = "values": a bare value has no "seq"; '
@@ -99,7 +99,7 @@ def start(
 
     from agent.cli_verify import Options, Show, main
 
-    show: Show = "json" if as_json else "plain" if plain or not _terminal() else "live"
+    show: Show = "json" if as_json else "plain" if plain or not terminal() else "live"
     if show == "live" and find_spec("rich") is None:
         click.echo("a live table needs rich: pip install 'outstation[demo]'", err=True)
         show = "plain"
@@ -111,7 +111,8 @@ def start(
         return EX_UNAVAILABLE
 
 
-def _config(file: str, broker: dict[str, Any]) -> Config:
+def configured(file: str, broker: dict[str, Any]) -> Config:
+    """The configuration, for a command without --url. Raises click.UsageError where it cannot be what is meant."""
     if given := [name for name, value in broker.items() if value]:
         raise click.UsageError(f"--{given[0].replace('_', '-')} belongs to --url; without it the configuration counts")
     if not os.path.exists(file):
@@ -119,5 +120,6 @@ def _config(file: str, broker: dict[str, Any]) -> Config:
     return load_config(file)
 
 
-def _terminal() -> bool:
+def terminal() -> bool:
+    """Whether standard output is one on which a table can move."""
     return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "dumb", "unknown")

@@ -175,8 +175,8 @@ class LiveView:
         head.add_row("listening", Text(f"{self._facts.listening}  (q ends)"))
         rate = self._rate(now, tally.received)
         devices = f"{len(tally.devices)} device{'' if len(tally.devices) == 1 else 's'}"
-        span = _span(now - self._began_ns / 1e9)
-        head.add_row("so far", Text(f"{tally.received} readings of {devices} in {span}; {rate:.1f}/s now"))
+        so_far = span(now - self._began_ns / 1e9)
+        head.add_row("so far", Text(f"{tally.received} readings of {devices} in {so_far}; {rate:.1f}/s now"))
         style = "bold red" if not tally.holds else "green" if tally.received else "yellow"
         head.add_row("now", Text(verdict(seen), style=style))
         parts: list[Any] = [head, self._table(now)]
@@ -196,7 +196,7 @@ class LiveView:
 
         rows = [(key, self._state(key), device) for key, device in self._seen.devices()[:ROWS]]
         counts = [
-            (str(d.received), str(d.lost), str(d.duplicates + d.redelivered), str(d.disorder), _span(now - d.at))
+            (str(d.received), str(d.lost), str(d.duplicates + d.redelivered), str(d.disorder), span(now - d.at))
             for _, _, d in rows
         ]
         widths = [max([len(head), *(len(row[at]) for row in counts)]) for at, head in enumerate(_HEADS)]
@@ -251,7 +251,7 @@ class _Rate:
         return (received - before) / (now - then) if now > then else 0.0
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """``0.4s``, ``12s``, ``5m``, ``3h``, ``9d``: how long, for people."""
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:

@@ -87,17 +87,18 @@ def _arrival(item: Any) -> Arrival:
 class _Contents:
     """A hash of what was in each of the latest numbers, in a ring of fixed size."""
 
-    __slots__ = ("_hashes", "_seqs")
+    __slots__ = ("_hashes", "_seqs", "_slots")
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = REMEMBERED) -> None:
+        self._slots = slots
         self._seqs = array("q")  # grows to REMEMBERED with the first numbers: most devices of a test send few
         self._hashes = array("q")
 
     def swap(self, seq: int, content: int) -> int | None:
         """Remember it; what was remembered for this number before."""
-        slot = seq % REMEMBERED
+        slot = seq % self._slots
         if slot >= len(self._seqs):
-            more = min(REMEMBERED, max(slot + 1, 2 * len(self._seqs))) - len(self._seqs)
+            more = min(self._slots, max(slot + 1, 2 * len(self._seqs))) - len(self._seqs)
             self._seqs.frombytes(bytes(8 * more))
             self._hashes.frombytes(bytes(8 * more))
         old = self._hashes[slot] if self._seqs[slot] == seq else None
@@ -140,6 +141,7 @@ class DeviceTally:
     settled: int = 0
     """Missing numbers that are counted and no longer remembered."""
     _contents: _Contents = field(default_factory=_Contents)
+    _pairs: int = field(default_factory=lambda: PAIRS)
     _heard_live: bool = False
     _heard_backfill: bool = False
     _order: list[int] = field(default_factory=lambda: [0, 0])
@@ -247,11 +249,11 @@ class DeviceTally:
 
         Should it come after all, it counts as a duplicate.
         """
-        while self.missing.pairs > PAIRS:
+        while self.missing.pairs > self._pairs:
             first, last = self.missing.pop_first()
             self.settled += last - first + 1
         for ranges in (self.apart, self.unheard):
-            while ranges.pairs > PAIRS:
+            while ranges.pairs > self._pairs:
                 ranges.pop_first()
 
 
@@ -264,7 +266,10 @@ DEVICES = 10_000
 class Tally:
     """All readings below ``<base>/<agent>/<device>/telemetry``, by agent and device. Keys are (agent, device)."""
 
-    def __init__(self, base: str = "outstation") -> None:
+    def __init__(self, base: str = "outstation", *, remembered: int = REMEMBERED, pairs: int | None = None) -> None:
+        """remembered, pairs: of each device, less than a proof needs (REMEMBERED, PAIRS) for one that only shows."""
+        self._remembered = remembered
+        self._pairs = PAIRS if pairs is None else pairs
         self.devices: dict[tuple[str, str], DeviceTally] = {}
         self.garbage = 0
         """Messages that are no readings."""
@@ -287,7 +292,7 @@ class Tally:
             return False
         device = self.devices.get(key)
         if device is None:
-            device = self.devices[key] = DeviceTally()
+            device = self.devices[key] = DeviceTally(_contents=_Contents(self._remembered), _pairs=self._pairs)
         for arrival in arrivals:
             device.count(arrival, at=at, dup=dup)
         return True

@@ -14,7 +14,7 @@ from agent import cli_verify_command, cli_verify_view
 from agent.cli import cli
 from agent.cli_broker import broker_settings, in_options
 from agent.cli_verify_seen import Connection, Seen, as_json, line, totals, verdict
-from agent.cli_verify_view import Facts, PlainView, _Rate, _span
+from agent.cli_verify_view import Facts, PlainView, _Rate, span
 from agent.clock import Clock, ClockSettings
 from agent.mqtt_errors import from_code
 from agent.mqtt_settings import MqttSettings, parse_url
@@ -154,7 +154,7 @@ def test_plain_lines_tell_of_changes_and_endless_trouble_ever_less(capsys: pytes
 
 
 def test_spans_and_rates_for_people() -> None:
-    assert [_span(s) for s in (0.04, 9.96, 59, 119, 121, 7199, 7200, 172_800)] == (
+    assert [span(s) for s in (0.04, 9.96, 59, 119, 121, 7199, 7200, 172_800)] == (
         ["0.0s", "10.0s", "59s", "119s", "2m", "119m", "2h", "2d"]
     )
     rate = _Rate()
