@@ -16,6 +16,7 @@ import pytest
 from mqtt_support import PUBLISH, Peer, ScriptedBroker
 from started import ROOT, Started
 
+from agent.codec_formats import lacks
 from agent.model import Reading
 from agent.outbox_store import Boot, Store
 from agent.tally import Tally
@@ -140,6 +141,23 @@ def test_arrays_are_halved_until_they_fit_and_what_never_fits_stays(broker: Brok
     weather = tally.devices["new", "weather"]
     assert (weather.received, weather.lost, weather.disorder, weather.duplicates) == (100, 0, 0, 0)
     assert waiting(path) == [1]
+
+
+@pytest.mark.parametrize("form", ["influx", "senml", "cbor"])
+def test_a_backlog_goes_out_in_the_form_that_is_asked_for(form: str, broker: Broker, path: Path) -> None:
+    if missing := lacks(form):
+        pytest.skip(missing)
+    fill(path, "weather", 25)
+    with Subscriber(broker.url, "outstation/#") as subscriber:
+        result = outbox("drain", "--file", str(path), "--url", broker.url, "--batch", "10", "--format", form)
+        assert (result.returncode, result.stdout) == (0, "sent 25\n")
+        messages = subscriber.wait_for(lambda messages: len(messages) >= 3 and list(messages))
+    first = {"influx": b"w", "senml": b"[", "cbor": b"\x8a"}[form]
+    assert messages[0].payload[:1] == first
+    tally = Tally()
+    assert all(tally.add(message.topic, message.payload) for message in messages)
+    assert tally.received == tally.devices["greenhouse-1", "weather"].backfilled == 25
+    assert tally.holds
 
 
 def test_what_a_broker_refuses_by_name_stays(path: Path, tmp_path: Path) -> None:

@@ -387,6 +387,16 @@ def test_what_changes_the_file_is_refused_while_somebody_has_it(arguments: list[
     assert holder(path) is None
 
 
+def test_drain_takes_the_form_of_the_configuration_and_refuses_bare_values(path: Path, tmp_path: Path) -> None:
+    config = tmp_path / "outstation.toml"
+    config.write_text(f'[mqtt]\nformat = "values"\n[outbox]\npath = "{path}"\n')
+    arguments = ["drain", "-c", str(config), "--url", "mqtt://127.0.0.1:1"]
+    result = outstation(*arguments)
+    assert result.exit_code == 2
+    assert "bare values would not say of when they are; choose another --format" in result.stderr
+    assert outstation(*arguments, "--format", "json").exit_code == 69, "asked for the broker"
+
+
 def damage(path: Path) -> None:
     """Spoil the pages of the readings: zeros from the middle to the end."""
     with path.open("r+b") as file:

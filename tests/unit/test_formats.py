@@ -196,6 +196,20 @@ def test_a_pack_of_several_readings_gives_each_its_own_time_and_number() -> None
     ]
 
 
+def test_a_pack_says_its_base_name_once() -> None:
+    assert encode("senml", [reading(1), reading(2)]).count(b'"bn"') == 1
+
+
+def test_the_time_of_an_earlier_boot_is_as_true_as_its_clock_was() -> None:
+    of_old = Reading("weather", 1, 0, b"{}", wall_ns=NOON, unsynced=True)
+    of_now = Reading("weather", 2, 5, b"{}")
+    for form in CARRY_SEQ:
+        for trusted in (True, False):
+            old, now = parse(encode(form, [of_old, of_now], trusted=trusted))
+            assert (old.ts, old.unsynced, old.backfill) == ("2026-11-24T00:00:00.000000Z", True, True)
+            assert (now.unsynced, now.backfill) == (not trusted, False)
+
+
 def test_a_time_that_senml_would_add_to_now_is_left_out() -> None:
     (first, *rest) = json.loads(encode("senml", [reading(1, 5)], offset=2**28 * 10**9 - 1000, trusted=False))
     assert "bt" not in first

@@ -58,6 +58,17 @@ def test_a_reading_is_forgotten_when_the_last_of_its_messages_is_acknowledged() 
     assert (world.outbox.depth, stats.acknowledged, stats.written, stats.in_flight) == (0, 1, 1, 0)
 
 
+@pytest.mark.parametrize("batch", [100, "auto"])
+def test_a_backlog_is_not_put_together_whatever_batch_says(batch: object) -> None:
+    world = Values(batch=batch)
+    for number in range(8):
+        world.say(a=number)
+    world.connect()
+    assert [payload for _, payload in world.sent[:8]] == [b"%d" % number for number in range(8)]
+    world.link.ack()
+    assert (world.outbox.depth, world.publisher.stats().acknowledged) == (0, 8)
+
+
 @pytest.mark.parametrize("window", [1, 2, 3, 4, 7])
 def test_a_window_smaller_than_a_reading_keeps_the_order_and_loses_nothing(window: int) -> None:
     world = Values(window)
