@@ -10,6 +10,8 @@ import math
 import re
 from typing import Any
 
+import orjson
+
 from agent.clock import rfc3339
 
 _MARKS = ("resumed", "clock", "backfill")
@@ -27,7 +29,8 @@ def from_cbor(payload: bytes) -> Any:
     except ImportError as error:
         raise ValueError(f"CBOR, and cbor2 cannot be imported ({error}); pip install 'outstation[cbor]'") from None
     try:
-        return cbor2.loads(payload)
+        # To JSON and back: CBOR knows keys, numbers and tags that no reading has.
+        return orjson.loads(orjson.dumps(cbor2.loads(payload)))
     except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"not CBOR ({error})") from None
 
@@ -101,7 +104,8 @@ def _value(text: str) -> Any:
     if text in ("true", "false"):
         return text == "true"
     if match := re.fullmatch(r"(-?\d{1,20})[iu]?", text):
-        return int(match[1])
+        whole = int(match[1])
+        return whole if -(2**63) <= whole < 2**64 else float(whole)
     number = float(text)  # ValueError, which says what it is
     if not math.isfinite(number):
         raise ValueError(f"line protocol, and {text} is no number")

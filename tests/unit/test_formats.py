@@ -15,7 +15,7 @@ from agent.codec import Codec, JsonCodec, Topics, encode_fields
 from agent.codec_formats import lacks, make_codec
 from agent.codec_senml import UNITS, SenmlCodec, senml_unit
 from agent.model import Channel, Reading, Value
-from agent.tally import Arrival, parse
+from agent.tally import Arrival, Tally, parse
 
 NOON = 1_795_478_400_000_000_000  # 2026-11-24T00:00:00Z, in ns
 CHANNELS = (Channel("temperature", "°C"), Channel("humidity", "%", device_class="humidity"), Channel("p", "hPa"))
@@ -309,6 +309,34 @@ def test_all_forms_say_the_same(content: list[dict[str, Value]], wall_ns: int, s
         assert list(of_influx.fields.values()) == kept
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xa3\x62ts\x60\x63seq\x01\x66fields\xa1\x61a" + value
+        for value in (
+            b"\x41x",
+            b"\xc2\x49\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\xa1\x01\x02",
+            b"\xf7",
+            b"\x82\x01\x02",
+        )
+    ],
+    ids=["bytes", "bignum", "map", "undefined", "array"],
+)
+def test_what_only_cbor_can_say_is_no_reading(payload: bytes) -> None:
+    if lacks("cbor"):
+        pytest.skip("no cbor2")
+    tally = Tally()
+    assert not tally.add("outstation/a/d/telemetry", payload)
+    assert tally.garbage == 1
+
+
+def test_a_number_that_is_too_large_is_a_float_as_in_json() -> None:
+    tally = Tally()
+    assert tally.add("outstation/a/d/telemetry", b"d n=99999999999999999999,seq=1i 5")
+    assert tally.devices["a", "d"].fields == {"n": 1e20}
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     st.binary(max_size=60)
@@ -322,8 +350,9 @@ def test_noise_in_any_form_is_an_error_and_no_defect(payload: bytes) -> None:
     try:
         arrivals = parse(payload)
     except ValueError:
-        return
+        arrivals = []
     assert all(arrival.seq >= 1 for arrival in arrivals)
+    Tally().add("outstation/a/d/telemetry", payload)
 
 
 @pytest.mark.parametrize(
