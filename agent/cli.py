@@ -27,7 +27,7 @@ EX_TEMPFAIL = 75
 STATUSES = {
     0: "done; for `run`: stopped as it was told to; for `verify`: proved",
     1: "`verify`: a reading is lost or out of order; `outbox`: the file is damaged, or something is left; `demo`: it "
-    "could not go on; `probe`: nothing was recognised; `status`: something is not well",
+    "could not go on; `probe`: nothing was recognised; `status`: something is not well; `doctor`: a problem",
     2: "the command line is wrong",
     EX_DATAERR: "`outbox`, `replay`: no outbox or recording, one that is damaged, or one of another version",
     EX_NOINPUT: "`outbox`: no such file, or it may not be read; `verify`: no reading arrived; `record`: no byte",
@@ -50,6 +50,7 @@ class Commands(click.Group):
     """Imports some of its commands when they are asked for: what they can say alone costs `run` milliseconds."""
 
     later: ClassVar = {
+        "doctor": "agent.cli_doctor",
         "new-driver": "agent.cli_new_driver",
         "outbox": "agent.cli_outbox",
         "probe": "agent.cli_probe",
@@ -89,6 +90,7 @@ def cli() -> None:
       outstation demo                     see it at work; needs no configuration
       outstation probe /dev/ttyUSB0       find out what is on a serial port
       outstation drivers lines            what a device with that driver may say
+      outstation doctor -c my.toml        find what keeps it from working
       outstation check -c my.toml         validate; show what would be read and published
       outstation run -c my.toml           run in the foreground until SIGTERM or Ctrl-C
       outstation watch -c my.toml         see live what all agents at the broker say

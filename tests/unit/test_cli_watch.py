@@ -137,7 +137,8 @@ def test_a_line_for_what_is_new_and_none_for_what_is_not(capsys: pytest.CaptureF
     time.ns += 500_000_000
     view.look()
     view.show()
-    assert capsys.readouterr().out.splitlines()[0].endswith("a/fine online seq 3, 1.0/s, missing 0: n 3")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("a/fine online seq 3, 1.0/s, missing 0: n 3")
     seen.state("a", "", b"offline")
     view.end()
     assert "a/fine offline" in capsys.readouterr().out
