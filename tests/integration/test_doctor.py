@@ -78,6 +78,7 @@ def test_a_port_that_another_has_open(tmp_path: Path, broker: Broker) -> None:
         ({"urls": ["mqtt://nowhere.invalid"]}, "nowhere.invalid"),
         ({"urls": ["mqtt://127.0.0.1:1"]}, "127.0.0.1:1 refuses the connection"),
         ({"username": "eve"}, "eve"),
+        ({"password_file": "/nowhere/password"}, "/nowhere/password"),
     ],
 )
 def test_a_broker_without_a_name_or_a_port_or_that_refuses(
@@ -87,6 +88,14 @@ def test_a_broker_without_a_name_or_a_port_or_that_refuses(
     assert (status, list(found)) == (1, ["broker"])
     assert said in found["broker"]
     assert "does not come back" not in found["broker"]
+
+
+def test_a_broker_without_tls_and_authorities_that_are_not_there(tmp_path: Path, broker: Broker) -> None:
+    url = f"mqtts://127.0.0.1:{broker.port}"
+    for mqtt, said in (({}, "TLS"), ({"ca_file": "/nowhere/ca.pem"}, "/nowhere/ca.pem")):
+        status, found = doctor(tmp_path, broker, urls=[url], **mqtt)
+        assert (status, list(found)) == (1, ["broker"])
+        assert said in found["broker"]
 
 
 def test_a_broker_that_passes_nothing_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
