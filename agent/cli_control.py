@@ -6,9 +6,7 @@ import sys
 
 import click
 
-from agent.cli_config import config_option
-
-EX_UNAVAILABLE = 69
+from agent.cli_config import config_option, load_config
 
 
 @click.command(short_help="The running agent on this machine, at a glance.")
@@ -28,7 +26,7 @@ def status(file: str, as_json: bool) -> None:
     from agent.cli_control_client import ask
     from agent.cli_control_text import glance
 
-    report = ask(file, "status")
+    report = ask(load_config(file), "status")
     if as_json:
         import orjson
 
@@ -53,10 +51,9 @@ def reload(file: str, dry_run: bool) -> None:
       outstation reload --dry-run
       outstation reload
     """
-    from agent.cli_config import load_config
     from agent.cli_control_client import ask
     from agent.cli_control_text import changes
 
-    load_config(file)  # here, where all that is wrong can be shown
-    for text in changes(ask(file, "plan" if dry_run else "reload"), done=not dry_run):
+    config = load_config(file)  # judged here as well, where all that is wrong can be shown
+    for text in changes(ask(config, "plan" if dry_run else "reload"), done=not dry_run):
         click.echo(text)

@@ -8,10 +8,9 @@ from typing import Any
 import click
 import orjson
 
-from agent.cli_config import load_config
+from agent.config import Config
 from agent.control import socket_path
 
-EX_UNAVAILABLE = 69
 TIMEOUT = 60.0
 """Seconds for an answer: a reload reads files and stops devices."""
 
@@ -19,12 +18,12 @@ TIMEOUT = 60.0
 class NoAgent(click.ClickException):
     """Ends a command with status 69."""
 
-    exit_code = EX_UNAVAILABLE
+    exit_code = 69  # EX_UNAVAILABLE
 
 
-def ask(file: str, op: str) -> Any:
+def ask(config: Config, op: str) -> Any:
     """What the agent answers. Raises NoAgent where there is none, ClickException where it says no."""
-    path = socket_path(load_config(file).outbox.file())
+    path = socket_path(config.outbox.file())
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(TIMEOUT)

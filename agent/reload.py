@@ -95,7 +95,6 @@ class Reloader:
         self._again = self._ended = False
         self._askers: list[Answer] = []  # of the reload that is under way ...
         self._waiting: list[Answer] = []  # ... and of the next one
-        self._proceed: Callable[[], object] = lambda: None
 
     def ready(self) -> None:
         """The agent has started: devices may come and go."""
@@ -168,23 +167,25 @@ class Reloader:
             self._done(change, None)
             return
         leaving = {*change.removed, *change.changed}
-        timer = self._manager.create_timer_event(STOP_TIMEOUT, self._late, leaving, repeat=False, name="reload.stop")
+        proceed = partial(self._stopped, new, change)
+        timer = self._manager.create_timer_event(
+            STOP_TIMEOUT, self._late, leaving, proceed, repeat=False, name="reload.stop"
+        )
 
         def stopped(name: str) -> None:
             leaving.discard(name)
             if not leaving and timer.active:
                 timer.cancel()
-                self._stopped(new, change)
+                proceed()
 
-        self._proceed = partial(self._stopped, new, change)
         if not leaving:
             stopped("")
         for name in tuple(leaving):
             self._supervisor.remove(name, partial(stopped, name))
 
-    def _late(self, leaving: set[str]) -> None:
+    def _late(self, leaving: set[str], proceed: Callable[[], object]) -> None:
         self._log.warning(line("reload.late", devices=",".join(sorted(leaving)), after_s=STOP_TIMEOUT))
-        self._proceed()
+        proceed()
 
     def _stopped(self, new: Config, change: Difference) -> None:
         """Their ports are free: the new ones get their numbers, then begin."""
