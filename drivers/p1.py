@@ -38,6 +38,7 @@ from pydantic import ConfigDict, Field
 
 from agent.driver import Channel, Context, Fault, Parser, Sample, SerialConfig, StreamDriver, Value
 from agent.framing import SAMPLE, LineFramer
+from agent.framing_check import CRCS, crc
 from agent.obis import REGISTERS, MeterSettings, Register, data_sets, measured, value
 
 LONGEST_LINE: Final = 4096
@@ -61,21 +62,8 @@ _TIME: Final = re.compile(r"(\d{12})([SW]?)", re.ASCII)
 _ZONE: Final = {"S": "+02:00", "W": "+01:00", "": ""}  # summer and winter in all countries with a P1 port but Ireland
 
 
-def crc16(data: bytes) -> int:
-    """CRC-16/ARC, as section 6.2 has it."""
-    crc = 0
-    for byte in data:
-        crc = crc >> 8 ^ _CRC[(crc ^ byte) & 0xFF]
-    return crc
-
-
-def _crc_of(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ 0xA001 * (byte & 1)
-    return byte
-
-
-_CRC: Final = tuple(_crc_of(byte) for byte in range(256))
+crc16: Final = crc(CRCS["crc-16/arc"])
+"""As section 6.2 has it."""
 
 
 class P1Config(SerialConfig, MeterSettings):

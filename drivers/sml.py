@@ -40,6 +40,7 @@ from pydantic import ConfigDict
 
 from agent.driver import Channel, Context, Fault, Parser, Sample, SerialConfig, StreamDriver, Value
 from agent.framing import SAMPLE
+from agent.framing_check import CRCS, crc
 from agent.obis import MeterSettings, value
 
 ESCAPE: Final = b"\x1b\x1b\x1b\x1b"
@@ -57,20 +58,8 @@ GET_LIST_RESPONSE: Final = 0x0701
 _NO_ESCAPE: Final = re.compile(rb"[^\x1b]")
 
 
-def _crc_of(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ 0x8408 * (byte & 1)
-    return byte
-
-
-_CRC: Final = tuple(_crc_of(byte) for byte in range(256))
-
-
-def crc16(data: bytes, crc: int) -> int:
-    """CRC-16, polynomial 0x1021 reflected. crc: the initial value; nothing is done with the result."""
-    for byte in data:
-        crc = crc >> 8 ^ _CRC[(crc ^ byte) & 0xFF]
-    return crc
+x25: Final = crc(CRCS["crc-16/ibm-sdlc"])
+kermit: Final = crc(CRCS["crc-16/kermit"])
 
 
 class SmlConfig(SerialConfig, MeterSettings):
@@ -170,9 +159,9 @@ class SmlParser(Parser):
     def _telegram(self, telegram: bytes) -> Iterator[Sample | Fault]:
         filling, told = telegram[-3], telegram[-2:]
         body = telegram[:-2]
-        x25 = (crc16(body, 0xFFFF) ^ 0xFFFF).to_bytes(2, "little")
-        if told not in (x25, crc16(body, 0).to_bytes(2, "big")):
-            yield Fault("checksum", f"CRC {x25.hex(' ')}, not {told.hex(' ')}", telegram[:SAMPLE])
+        due = x25(body).to_bytes(2, "little")
+        if told not in (due, kermit(body).to_bytes(2, "big")):
+            yield Fault("checksum", f"CRC {due.hex(' ')}, not {told.hex(' ')}", telegram[:SAMPLE])
             return
         try:
             messages = list(_messages(telegram[len(BEGIN) : -8 - filling].replace(ESCAPE * 2, ESCAPE)))

@@ -29,8 +29,7 @@ from drivers.d0 import D0Config, D0Parser
 from drivers.nmea import Nmea, NmeaConfig
 from drivers.p1 import P1Config, P1Parser
 from drivers.p1 import crc16 as crc_arc
-from drivers.sml import BEGIN, ESCAPE, SmlConfig, SmlParser
-from drivers.sml import crc16 as crc_ccitt
+from drivers.sml import BEGIN, ESCAPE, SmlConfig, SmlParser, x25
 
 CASES = Path(__file__).parents[1] / "cases"
 EXAMPLES = int(os.environ.get("METER_EXAMPLES", "150"))
@@ -54,7 +53,7 @@ def sml() -> Parser:
 def sml_sealed(body: bytes) -> bytes:
     filling = -len(body) % 4
     framed = BEGIN + body.replace(ESCAPE, ESCAPE * 2) + bytes(filling) + ESCAPE + bytes([0x1A, filling])
-    return framed + (crc_ccitt(framed, 0xFFFF) ^ 0xFFFF).to_bytes(2, "little")
+    return framed + x25(framed).to_bytes(2, "little")
 
 
 def nmea() -> Parser:
