@@ -26,14 +26,14 @@ Sample::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from agent.driver import Context, Fault, PortError, Sample
-from agent.driver_worker import WorkerConfig, WorkerDriver, items
+from agent.driver import PortError
+from agent.driver_chips import ChipDriver
+from agent.driver_worker import WorkerConfig
 from agent.sysfs_chips import choose, hwmon_chips
 from agent.sysfs_hwmon import read, sensors
 
@@ -46,35 +46,20 @@ class HwmonConfig(WorkerConfig):
     chip: str = Field(min_length=1, description='Its name ("ina219"), its address ("1-0040"), its label, or "hwmon2".')
 
 
-class Hwmon(WorkerDriver):
+class Hwmon(ChipDriver):
     """A chip with a hardware monitoring driver of the kernel: INA219, SHT3x, LM75, fans, supplies."""
 
     Config = HwmonConfig
-    root: ClassVar[Path] = Path("/sys")
-
-    def __init__(self, config: HwmonConfig, ctx: Context) -> None:
-        super().__init__(config, ctx)
-        self._rules = config.field_rules()
-
-    @classmethod
-    def shares(cls, config: Any) -> str | None:  # noqa: ARG003
-        return None  # the kernel has it open, and serves everybody
 
     def open(self) -> None:
-        path = self._chip()
+        path = self.chip()
         found = sensors(path)
         self.channels = self.config.described(sensor.channel for sensor in found)
         if not found:
             raise PortError("unsupported", f"{self.config.chip} has no sensor that could be read", f"see: ls {path}")
 
-    def find(self) -> Sequence[str]:
-        return [str(self._chip())]
-
     def ask(self, piece: str) -> Any:
         return read(Path(piece))
 
-    def answered(self, piece: str, answer: Any) -> Iterable[Sample | Fault]:  # noqa: ARG002
-        return items(self._rules, *answer)
-
-    def _chip(self) -> Path:
+    def chip(self) -> Path:
         return choose(hwmon_chips(self.root), self.config.chip, "hwmon").path

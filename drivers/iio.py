@@ -32,14 +32,14 @@ Sample::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from agent.driver import Context, Fault, PortError, Sample
-from agent.driver_worker import WorkerConfig, WorkerDriver, items
+from agent.driver import PortError
+from agent.driver_chips import ChipDriver
+from agent.driver_worker import WorkerConfig
 from agent.sysfs_chips import choose, iio_chips
 from agent.sysfs_iio import channels, describe, read
 
@@ -54,34 +54,19 @@ class IioConfig(WorkerConfig):
     )
 
 
-class Iio(WorkerDriver):
+class Iio(ChipDriver):
     """A chip with a driver of the kernel's Industrial I/O: BME280, ADS1115 and many more."""
 
     Config = IioConfig
-    root: ClassVar[Path] = Path("/sys")
-
-    def __init__(self, config: IioConfig, ctx: Context) -> None:
-        super().__init__(config, ctx)
-        self._rules = config.field_rules()
-
-    @classmethod
-    def shares(cls, config: Any) -> str | None:  # noqa: ARG003
-        return None  # the kernel has it open, and serves everybody
 
     def open(self) -> None:
-        path = self._chip()
+        path = self.chip()
         self.channels = self.config.described(map(describe, channels(path)))
         if not channels(path):
             raise PortError("unsupported", f"{self.config.chip} has no channel that could be read", f"see: ls {path}")
 
-    def find(self) -> Sequence[str]:
-        return [str(self._chip())]
-
     def ask(self, piece: str) -> Any:
         return read(Path(piece))
 
-    def answered(self, piece: str, answer: Any) -> Iterable[Sample | Fault]:  # noqa: ARG002
-        return items(self._rules, *answer)
-
-    def _chip(self) -> Path:
+    def chip(self) -> Path:
         return choose(iio_chips(self.root), self.config.chip, "iio").path
