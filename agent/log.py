@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TextIO
 
+LEVELS = ("error", "warning", "info", "debug")
+"""What may be asked for, the least first: error: somebody must act; debug: every reading."""
+
 _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
 
 
@@ -37,6 +40,19 @@ class PlainFormatter(logging.Formatter):
         return f"{when}Z {record.levelname:<7} " + super().format(record).replace("\n", "\n    ")
 
 
+def set_level(name: str) -> str:
+    """Log from this level on, at once and for all that log here; the level before it.
+
+    Raises ValueError, which names the levels.
+    """
+    if name not in LEVELS:
+        raise ValueError(f"no level {name!r}: {', '.join(LEVELS)}")
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(name.upper())
+    return logging.getLevelName(before).lower()
+
+
 def set_up(
     level: str = "info", stream: TextIO | None = None, environ: Mapping[str, str] = os.environ
 ) -> logging.Handler:
@@ -46,7 +62,7 @@ def set_up(
     handler.setFormatter(JournalFormatter() if under_journald(target, environ) else PlainFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
-    root.setLevel(level.upper())
+    set_level(level)
     # Not shown, so not asked for: each costs a call a record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return handler

@@ -70,3 +70,14 @@ def test_a_stream_that_is_not_the_journals_is_plain(tmp_path: Path) -> None:
         assert not log.under_journald(stream, {"JOURNAL_STREAM": "1:2"})
         assert not log.under_journald(stream, {})
     assert not log.under_journald(io.StringIO(), {"JOURNAL_STREAM": "1:2"})
+
+
+def test_the_level_changes_while_it_runs(logged: object) -> None:
+    logged(io.StringIO(), {})  # type: ignore[operator]  # puts the root's level back at the end
+    log.set_level("error")
+    assert log.set_level("debug") == "error"
+    assert logging.getLogger("outstation.test").isEnabledFor(logging.DEBUG)
+    for wrong in ("loud", "DEBUG", ""):
+        with pytest.raises(ValueError, match="error, warning, info, debug"):
+            log.set_level(wrong)
+    assert log.set_level("info") == "debug"
