@@ -17,6 +17,7 @@ ALL = (
     "replug",
     "ports",
     "modbus",
+    "reload",
     "stop",
     "backlog",
     "scale",

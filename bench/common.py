@@ -423,10 +423,10 @@ class Stage:
         self.recorders.append(made)
         return made
 
-    def agent(
+    def configure(
         self, devices: Sequence[dict[str, object]], *, agent: str = "bench", **tables: dict[str, object]
-    ) -> Child:
-        """`outstation run` with these devices; tables: further tables of the configuration, as mqtt={"qos": 0}."""
+    ) -> Path:
+        """Write the configuration of an agent with these devices, in one step; tables: as mqtt={"qos": 0}."""
         tables = {"agent": {"id": agent}, **tables}
         tables["mqtt"] = {"urls": [self.broker.url], **tables.get("mqtt", {})}
         text = ""
@@ -435,7 +435,15 @@ class Stage:
         for device in devices:
             text += "[[device]]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in device.items())
         config = self.folder / f"{agent}.toml"
-        config.write_text(text)
+        draft = config.with_suffix(".new")
+        draft.write_text(text)
+        return draft.replace(config)
+
+    def agent(
+        self, devices: Sequence[dict[str, object]], *, agent: str = "bench", **tables: dict[str, object]
+    ) -> Child:
+        """`outstation run` with these devices; tables: further tables of the configuration, as mqtt={"qos": 0}."""
+        config = self.configure(devices, agent=agent, **tables)
         state = self.folder / f"{agent}-state"
         state.mkdir(exist_ok=True)
         return self.run([*AGENT, config], agent, STATE_DIRECTORY=str(state))

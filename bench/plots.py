@@ -116,6 +116,12 @@ def coldstart(result: Result) -> str:
     return _pick(_named(result), columns, "who")
 
 
+def reload(result: Result) -> str:
+    head = ["written", "readings", "p50, ms", "p99, ms", "max, ms", "late", "lost"]
+    keys = ("samples", "p50_ms", "p99_ms", "max_ms", "late", "lost")
+    return table(head, [[row["written"], *(figure(row[key]) for key in keys)] for row in result["rows"]])
+
+
 def backlog(result: Result) -> str:
     head = ["durability, replay", "kept/s", "sent/s", "RSS grew by, MiB", "live readings late by, ms"]
     keys = ("built_per_s", "drained_per_s", "rss_growth_mib", "live_late_ms")
@@ -168,7 +174,7 @@ def events(result: Result) -> str:
 
 
 TABLES: dict[str, Callable[[Result], str]] = {
-    made.__name__: made for made in (flood, latency, idle, coldstart, backlog, scale, zero, events)
+    made.__name__: made for made in (flood, latency, idle, coldstart, reload, backlog, scale, zero, events)
 }
 DRAWN: dict[str, Callable[[Result], dict[str, str]]] = {
     "flood": flood_charts,

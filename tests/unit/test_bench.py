@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench import box, counter, flood, guard
+from bench import box, counter, flood, guard, reload
 from bench.peer import AGENT, BARE, FLOOR, Setup
 
 # ---- the subscriber
@@ -144,3 +144,13 @@ def test_a_box_is_made_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatc
     made = box.asked_for()
     assert made is not None
     assert (made.cores, made.octets) == (0.25, 64_000_000)
+
+
+# ---- reloads
+
+
+def test_what_was_written_during_a_reload_is_told_from_the_rest() -> None:
+    spans = [(1.0, 1.1), (2.0, 2.1)]
+    moments = [0.99, 1.0, 1.1 + reload.AFTER, 1.2, 2.05, 2.2]
+    assert reload.split(moments, spans) == [False, True, True, False, True, False]
+    assert reload.split(moments, []) == [False] * 6
