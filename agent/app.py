@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -19,7 +18,8 @@ from agent.codec_formats import make_codec
 from agent.commands import Commands
 from agent.config import Config
 from agent.control import Control, socket_path
-from agent.events import EventManager, SlowCallbackError, TimerEvent
+from agent.events import EventManager, SlowCallbackError
+from agent.heap import bound_heap
 from agent.hotplug import PathWatch
 from agent.info import info
 from agent.logline import line
@@ -29,6 +29,7 @@ from agent.outbox import Outbox
 from agent.publisher import Publisher
 from agent.reload import Difference, Reloader
 from agent.status import StatusReport
+from agent.stopping import CleanEnd
 from agent.supervisor import Supervisor
 from agent.systemd import Notifier
 
@@ -43,17 +44,9 @@ EX_SOFTWARE = 70
 EX_TEMPFAIL = 75
 """sysexits.h: another agent has the outbox."""
 
-KEEP_SECONDS = 1.0
-"""Of ``stop_timeout``, for the disk to take what is left: ten times what a slow SD card needs for a full group."""
-
 SWITCH_SECONDS = 0.0005
 """A tenth of Python's own: how long a thread that computes keeps the others waiting. A reading's way to the disk is a
 dozen such waits while a worker imports or parses something, and `strict` promises 20 ms."""
-
-_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # malloc.h
-
-PARSE_SHARE = 0.5
-"""The part of ``stop_timeout`` that parsers may take to finish; the rest is for what waits for the broker."""
 
 log = logging.getLogger("outstation.agent")
 
@@ -140,9 +133,9 @@ class Agent:
         )
         self._clock_watch = StepWatch()
         self._exit = EX_OK
-        self._stopping = False
-        self._deadline = 0.0
-        self._step: TimerEvent | None = None
+        self.end = CleanEnd(
+            self.manager, config, self.supervisor, self.publisher, self.outbox, on_end=self._closed, log=log
+        )
 
     def _make_announcer(self) -> Announcer | None:
         settings = self.config.homeassistant
@@ -214,12 +207,12 @@ class Agent:
 
     def _outbox_open(self) -> None:
         """Their readings have numbers from now on: the devices may begin."""
-        if not self._stopping:
+        if not self.end.begun:
             self.supervisor.start()
             self.manager.call_soon(self._devices_started)
 
     def _devices_started(self) -> None:
-        if not self._stopping:
+        if not self.end.begun:
             for name in self.supervisor.devices:
                 self.commands.listen(name)
             if self.announcer is not None:
@@ -319,41 +312,16 @@ class Agent:
 
     def _stop(self, number: int) -> None:
         name = signal.Signals(number).name
-        if self._stopping:
+        if self.end.begun:
             log.warning(line("agent.forced", signal=name, unsent=self.outbox.depth))
             self._exit = 128 + number
             self.manager.terminate()
             return
-        self._stopping = True
         self.reloader.end()
         timeout = self.config.agent.stop_timeout
-        self._deadline = self.manager.now() + timeout
         log.info(line("agent.stopping", signal=name, timeout_s=timeout, waiting=self.outbox.depth))
         self.notifier.stopping()
-        self._step = self.manager.create_timer_event(
-            max(timeout * PARSE_SHARE, 1e-3), self._parsers_late, repeat=False, name="stop.parsers"
-        )
-        self.supervisor.stop(self._devices_stopped)
-
-    def _parsers_late(self) -> None:
-        busy = [name for name, device in self.supervisor.devices.items() if device.state != "stopped"]
-        log.warning(line("agent.parsers_late", devices=",".join(busy)))
-        self._devices_stopped()
-
-    def _devices_stopped(self) -> None:
-        if self._step is None:
-            return  # they were late, and have been passed over
-        self._step.cancel()
-        self._step = None
-        left = self._deadline - self.manager.now()
-        self.publisher.drain(max(0.0, left - min(KEEP_SECONDS, left / 4)), self._drained)
-
-    def _drained(self, left: int) -> None:
-        if left and self.config.outbox.durability == "memory":
-            log.warning(line("agent.unsent", readings=left, reason="the broker did not take them in time"))
-        elif left:
-            log.info(line("agent.kept", readings=left, path=self.config.outbox.file()))
-        self.outbox.stop(self._closed, self._deadline - self.manager.now())
+        self.end.begin()
 
     def _closed(self) -> None:
         self.control.close()
@@ -368,18 +336,6 @@ def parsing_host(config: Config) -> ParsingHost | None:
     from agent.parsing import ParsingHost, gil_is_on
 
     return ParsingHost(config.loop.workers[1]) if gil_is_on() else None
-
-
-def bound_heap() -> None:
-    """Give memory back after a burst: one heap for all threads, and large blocks by mmap, whatever was freed before.
-
-    By default glibc keeps a heap for each thread, and raises the threshold with every large block that is freed: what a
-    backlog has needed stays (mallopt(3)). Where there is no mallopt (musl), nothing is to be done.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
 
 
 def run(config: Config, load: Callable[[], Config]) -> int:

@@ -22,6 +22,7 @@ from agent.mqtt_settings import MqttSettings
 from agent.outbox import Outbox
 from agent.publisher_answers import Answer, Answers
 from agent.publisher_parts import Group, Parted
+from agent.publisher_states import State, States
 from agent.publisher_stats import PublisherStats
 from agent.publisher_stream import TURN, BacklogGroup, Stream
 
@@ -36,15 +37,6 @@ class PublisherClock(WallClock, Protocol):
     def mono_ns(self) -> int: ...
 
     def release_before(self) -> int | None: ...
-
-
-class _State:
-    """Token of a retained message in flight."""
-
-    __slots__ = ("topic",)
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
 
 
 def _nothing(*_: object) -> None:
@@ -79,9 +71,7 @@ class Publisher:
         self._qos = settings.qos
         self._arrays = settings.batch != 1
         self._auto = settings.batch == "auto"
-        self._retained: dict[str, bytes] = {topics.availability: ONLINE}
-        self._due: dict[str, None] = {}  # topics whose newest state is not sent on this connection, in order
-        self._states: set[_State] = set()  # retained messages in flight
+        self._states = States({topics.availability: ONLINE})
         self._answers = Answers()
         rate = replay_rate if outbox.live_first else None
         self._old = Stream(outbox, settings.batch, rate=rate, parted=parted)  # under fifo all there is
@@ -124,15 +114,12 @@ class Publisher:
 
         again: also where the broker has this one already, for somebody who has not.
         """
-        if self._retained.get(topic) == payload and not again:
-            return
-        self._retained[topic] = payload
-        self._due[topic] = None
-        self.pump()
+        if self._states.keep(topic, payload, again=again):
+            self.pump()
 
     def forget(self, topic: str) -> None:
         """Remove a state from the broker, by an empty retained message (MQTT 3.1.1, section 3.3.1.3)."""
-        if topic in self._retained:
+        if self._states.has(topic):
             self.retain(topic, b"")
 
     def answer(self, topic: str, payload: bytes) -> None:
@@ -162,7 +149,13 @@ class Publisher:
         """Send what is due, as far as the link has room."""
         if not self._up:
             return
-        if not (self._due or self._answers.waiting or self._old.groups or self._live.groups or self._outbox.waiting):
+        if not (
+            self._states.waiting
+            or self._answers.waiting
+            or self._old.groups
+            or self._live.groups
+            or self._outbox.waiting
+        ):
             return
         if self._pumping:  # an acknowledgement from within uncork
             self._again = True
@@ -171,8 +164,7 @@ class Publisher:
         link = self._link
         link.cork()
         try:
-            if self._due:
-                self._send_states()
+            self._states.send(link, self._qos, self._warn)
             self._answers.send(link, self._qos)
             if not self._leaving:
                 self._send_readings()
@@ -183,22 +175,6 @@ class Publisher:
             # QoS 0: written is done with, and there is room again. The next lot waits for the next turn.
             self._again = False
             self._manager.call_soon(self.pump)
-
-    def _send_states(self) -> None:
-        link = self._link
-        while self._due and link.room > 0:
-            topic = next(iter(self._due))
-            payload = self._retained[topic]
-            del self._due[topic]
-            if not link.fits(topic, len(payload)):
-                self._warn("state.oversized", topic, bytes=len(payload), see="mqtt.max_packet")
-                continue
-            state = _State(topic)
-            # At least QoS 1, whatever the readings have: a state is sent once, and the last one is waited for.
-            if not link.publish(topic, payload, qos=self._qos or 1, retain=True, token=state):
-                self._due[topic] = None
-                return
-            self._states.add(state)
 
     def _send_readings(self) -> None:
         until_ns = self._clock.release_before()
@@ -290,15 +266,14 @@ class Publisher:
         self._up = True
         self._old_room = max(1, int(self._link.room * _BACKLOG_SHARE))
         self._outbox.link_up()
-        # The birth first, then the other states in the order in which they became known.
-        self._due = dict.fromkeys(self._retained)
+        self._states.again()
         self.pump()
         self.on_link(True)
 
     def _link_down(self, _error: LinkError | None) -> None:
         self._up = False
         self._in_flight = 0
-        self._states.clear()
+        self._states.lost()
         self._answers.rewind()
         self._old.clear()
         self._live.clear()
@@ -337,8 +312,8 @@ class Publisher:
 
     def _landed(self, token: Any) -> bool:
         """A message is not in flight any more. Whether with it all of its readings have landed."""
-        if type(token) is _State:
-            self._states.discard(token)
+        if type(token) is State:
+            self._states.landed(token)
             return False
         if type(token) is Answer:
             self._answers.landed(token)
@@ -363,7 +338,7 @@ class Publisher:
     # --- the end
 
     def _check_drained(self) -> None:
-        if self._up and (self._states or self._due):
+        if self._up and not self._states.settled:
             return
         if self._leaving:
             self._leave()

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*.md")])
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
-LOGGERS = {"debug", "info", "warning", "error", "critical", "log", "line", "_back_off", "_warn"}
+LOGGERS = {"debug", "info", "warning", "error", "critical", "log", "line", "_back_off", "warn", "_warn"}
 """Calls whose text is a line of the log."""
 
 
