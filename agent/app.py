@@ -121,6 +121,7 @@ class Agent:
             self.outbox,
             on_change=self._reloaded,
             on_done=lambda _problem: self.notifier.ready(self._summary()),
+            kinds=lambda: (self.announcer and self.announcer.info()) or {},
         )
         self.control = Control(
             self.manager,
@@ -128,6 +129,7 @@ class Agent:
             {
                 "status": lambda answer: answer(self.status.build(), None),
                 "plan": self.reloader.plan,
+                "running": self.reloader.running,
                 "reload": self.reloader.request,
             },
         )

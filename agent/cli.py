@@ -27,7 +27,8 @@ EX_TEMPFAIL = 75
 STATUSES = {
     0: "done; for `run`: stopped as it was told to; for `verify`: proved",
     1: "`verify`: a reading is lost or out of order; `outbox`: the file is damaged, or something is left; `demo`: it "
-    "could not go on; `probe`: nothing was recognised; `status`: something is not well; `doctor`: a problem",
+    "could not go on; `probe`: nothing was recognised; `status`: something is not well; `doctor`: a problem; "
+    "`plan --exit-code`: something would change",
     2: "the command line is wrong",
     EX_DATAERR: "`outbox`, `replay`: no outbox or recording, one that is damaged, or one of another version",
     EX_NOINPUT: "`outbox`: no such file, or it may not be read; `verify`: no reading arrived; `record`: no byte",
@@ -53,6 +54,7 @@ class Commands(click.Group):
         "doctor": "agent.cli_doctor",
         "new-driver": "agent.cli_new_driver",
         "outbox": "agent.cli_outbox",
+        "plan": "agent.cli_control",
         "probe": "agent.cli_probe",
         "record": "agent.cli_record",
         "reload": "agent.cli_control",

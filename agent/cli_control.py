@@ -1,4 +1,4 @@
-"""The commands that ask the running agent on this machine: `status` and `reload`."""
+"""The commands that ask the running agent on this machine: `status`, `plan` and `reload`."""
 
 from __future__ import annotations
 
@@ -38,9 +38,60 @@ def status(file: str, as_json: bool) -> None:
     sys.exit(0 if well else 1)
 
 
+@click.command(short_help="What a configuration would change: devices, topics, entities.")
+@config_option
+@click.option("--against", metavar="FILE", help="Compare with this configuration. Default: with the running agent.")
+@click.option("--exit-code", is_flag=True, help="Exit status 1 where something would change.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+def plan(file: str, against: str | None, exit_code: bool, as_json: bool) -> None:
+    """What would come (+), go (-) or change (~) with this configuration: devices, topics, Home Assistant's entities.
+
+    Compares it with what runs with its outbox on this machine, so that a file can be tried before it is put in its
+    place; where no agent runs, all of it is to come. What is marked "!" waits for a restart, all else for `reload`.
+    Changes nothing. Channels that the wire alone names are known once the agent has seen them.
+
+    \b
+    Exit status:
+      0   the plan is shown
+      1   with --exit-code: something would change
+      69  an agent runs, and may not be asked or does not answer
+
+    \b
+    Examples:
+      outstation plan -c new.toml
+      outstation plan -c new.toml --against /etc/outstation/outstation.toml
+      outstation plan --exit-code >/dev/null || outstation reload
+    """
+    from agent.cli_control_client import Absent, ask
+    from agent.cli_control_text import planned
+    from agent.plan import NOTHING, changes_something, compare, side
+
+    config = load_config(file)
+    kinds = None
+    if against is not None:
+        old, other = side(load_config(against)), against
+    else:
+        try:
+            running = ask(config, "running")
+        except Absent as absent:
+            old, other = NOTHING, f"nothing: {absent.message}"
+        else:
+            old, kinds, other = running["side"], running["kinds"], "the running agent"
+    found = compare(old, side(config, kinds))
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps({"against": other, **found}, option=orjson.OPT_INDENT_2))
+    else:
+        click.echo(f"against {other}")
+        for text in planned(found):
+            click.echo(text)
+    sys.exit(1 if exit_code and changes_something(found) else 0)
+
+
 @click.command(short_help="Have the running agent read its configuration anew.")
 @config_option
-@click.option("--dry-run", is_flag=True, help="Only say what would change.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change, as `plan` does.")
 def reload(file: str, dry_run: bool) -> None:
     """Check the configuration, then have the running agent apply it; say what has changed.
 
@@ -52,8 +103,8 @@ def reload(file: str, dry_run: bool) -> None:
       outstation reload
     """
     from agent.cli_control_client import ask
-    from agent.cli_control_text import changes
+    from agent.cli_control_text import changes, planned
 
     config = load_config(file)  # judged here as well, where all that is wrong can be shown
-    for text in changes(ask(config, "plan" if dry_run else "reload"), done=not dry_run):
+    for text in planned(ask(config, "plan")) if dry_run else changes(ask(config, "reload")):
         click.echo(text)

@@ -21,8 +21,13 @@ class NoAgent(click.ClickException):
     exit_code = 69  # EX_UNAVAILABLE
 
 
+class Absent(NoAgent):
+    """There is none, as far as this user can see."""
+
+
 def ask(config: Config, op: str) -> Any:
-    """What the agent answers. Raises NoAgent where there is none, ClickException where it says no."""
+    """What the agent answers. Raises Absent where there is none, NoAgent where it cannot be asked, ClickException where
+    it says no."""
     path = socket_path(config.outbox.file())
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -33,7 +38,7 @@ def ask(config: Config, op: str) -> Any:
     except PermissionError:
         raise NoAgent(f"{path} may not be opened: run it as the agent's user, or as root") from None
     except (FileNotFoundError, ConnectionRefusedError):
-        raise NoAgent(f"no agent runs with this outbox ({path}); is it another configuration's? see -c") from None
+        raise Absent(f"no agent runs with this outbox ({path}); is it another configuration's? see -c") from None
     except OSError as error:
         raise NoAgent(f"the agent at {path} does not answer: {error.strerror or error}") from None
     if not answer:

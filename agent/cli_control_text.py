@@ -87,14 +87,46 @@ def _mark(well: bool) -> str:
     return "  " if well else "! "
 
 
-def changes(difference: dict[str, Any], *, done: bool) -> list[str]:
-    """What a reload has done, or would do."""
-    words = (
-        ("added", "started" if done else "would start"),
-        ("removed", "stopped" if done else "would stop"),
-        ("changed", "restarted" if done else "would be restarted"),
-    )
+def changes(difference: dict[str, Any]) -> list[str]:
+    """What a reload has done."""
+    words = (("added", "started"), ("removed", "stopped"), ("changed", "restarted"))
     lines = [f"{word}: {', '.join(difference[key])}" for key, word in words if difference[key]]
     if difference["restart"]:
         lines.append(f"waits for a restart of the agent: {', '.join(difference['restart'])}")
-    return lines or ["nothing changes" if not done else "nothing has changed"]
+    return lines or ["nothing has changed"]
+
+
+_SIGNS = {"come": "+", "go": "-", "change": "~", "stay": " "}
+
+
+def planned(plan: dict[str, Any]) -> Iterator[str]:
+    """What would change (``agent.plan.compare``): each device with its settings, topics and entities, and a sum."""
+    counts = dict.fromkeys(_SIGNS, 0)
+    agent = plan["agent"]
+    if agent["action"] != "stay":
+        yield "! agent" if agent["action"] == "change" else f"{_SIGNS[agent['action']]} agent"
+        yield from _planned(agent, "!")
+    for name, part in plan["devices"].items():
+        counts[part["action"]] += 1
+        lines = list(_planned(part, "~"))
+        if part["action"] != "stay" or lines:
+            yield f"{_SIGNS[part['action']]} device {name} ({part['driver']})"
+            yield from lines
+    total = "devices: " + ", ".join(f"{count} to {action}" for action, count in counts.items())
+    if waits := len(agent["keys"]):
+        total += f"; {waits} key{'s' * (waits > 1)} outside of devices would wait for a restart of the agent"
+    yield total
+
+
+def _planned(part: dict[str, Any], sign: str) -> Iterator[str]:
+    """sign: of settings, which say when they take effect."""
+    for key, (before, after) in part["keys"].items():
+        yield f"    {sign} {key} = {before} -> {after}" if before != after else f"    {sign} {key} is another"
+    for way in ("go", "come"):
+        for topic in part["topics"][way]:
+            yield f"    {_SIGNS[way]} topic {topic}"
+    for way in ("go", "come"):
+        for name, about in part["entities"][way].items():
+            yield f"    {_SIGNS[way]} entity {name}" + (f" ({about})" if about else "")
+    for name, (before, after) in part["entities"]["change"].items():
+        yield f"    ~ entity {name} ({before} -> {after})"

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from agent import log
 from agent.cli_config import load_config
-from agent.cli_text import masked
 from agent.clock import Clock, ClockSettings, rfc3339
+from agent.config_masked import masked
 from agent.driver import DeviceConfig, DeviceLost, Driver, Fault, Parser, Port, Sample, SerialConfig, StreamDriver
 from agent.events import EventManager
 from agent.hotplug import PathWatch

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
-from typing import Any
-
-from pydantic import BaseModel
 
 from agent.codec import Topics
 from agent.config import Config, Device
 from agent.config_files import Place
-from agent.config_lines import KeyPath
+from agent.config_masked import masked_value
 from agent.config_options import Option, driver_options, duration_text, size_text, toml
-from agent.config_words import MASK, masked_url, secret
+from agent.config_words import masked_url
 from agent.driver import Channel
 from agent.errors import PluginError, PortError
 from agent.ports_list import is_usb, resolve
@@ -139,26 +136,7 @@ def _settings(device: Device) -> str:
     """What the configuration says of the device beyond its name, driver and port; what may be secret is masked."""
     said = device.config.model_fields_set - {"name", "driver", "port", "channels"}
     settings = {key: getattr(device.config, key) for key in device.config.__class__.model_fields if key in said}
-    return ", ".join(f"{key} = {toml(_masked(value, (key,)))}" for key, value in settings.items())
-
-
-def _masked(value: Any, path: KeyPath) -> Any:
-    """A setting without what may be secret in it, however deep."""
-    if secret(path):
-        return MASK
-    if isinstance(value, BaseModel):
-        value = value.model_dump(exclude_defaults=True)
-    if isinstance(value, Mapping):
-        return {key: _masked(item, (*path, key)) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_masked(item, path) for item in value]
-    return masked_url(value) if isinstance(value, str) else value
-
-
-def masked(config: BaseModel) -> dict[str, Any]:
-    """What a configuration says, as JSON has it, without what may be secret."""
-    said = config.model_dump(mode="json", exclude_unset=True)
-    return {key: _masked(value, (key,)) for key, value in said.items() if not secret((key,))}
+    return ", ".join(f"{key} = {toml(masked_value(value, (key,)))}" for key, value in settings.items())
 
 
 def _channels(device: Device, notes: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from agent.driver import Channel, Context, DeviceConfig, Driver
+from agent.driver import Channel, Context, DeviceConfig, Driver, Output
 from agent.errors import PluginError
 
 GROUP = "outstation.drivers"
@@ -140,8 +140,17 @@ def shared_resource(driver: type[Driver], config: DeviceConfig) -> str | None:
 
 def known_channels(driver: type[Driver], config: DeviceConfig) -> Sequence[Channel]:
     """The channels of a device, as far as they are known before its first reading. Raises PluginError."""
+    return _known(driver, config, "channels")
+
+
+def known_outputs(driver: type[Driver], config: DeviceConfig) -> Sequence[Output]:
+    """The outputs of a device, as far as they are known before it is opened. Raises PluginError."""
+    return _known(driver, config, "outputs")
+
+
+def _known(driver: type[Driver], config: DeviceConfig, what: str) -> tuple[Any, ...]:
     try:
-        return tuple(driver(config, cast(Context, None)).channels)  # constructors only assign
+        return tuple(getattr(driver(config, cast(Context, None)), what))  # constructors only assign
     except Exception as error:  # a plugin's code; its defect is reported with its name
         raise PluginError(f"{driver.__module__}.{driver.__qualname__} failed: {_one_line(error)}") from error
 

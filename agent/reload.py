@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.config import SECTIONS, Config, Device
 from agent.control import Answer
@@ -18,6 +18,9 @@ from agent.errors import ConfigError
 from agent.events import EventManager, WorkRejected
 from agent.logline import line
 from agent.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from agent.plan import Kinds
 
 STOP_TIMEOUT = 2.0
 """Seconds that new devices wait for the ports of those that stop."""
@@ -67,7 +70,8 @@ class Reloader:
     """Reads the files on a worker, and applies what they say. One at a time; what is asked for meanwhile comes after.
 
     load: reads them; raises ConfigError. on_change: called when the devices that left are stopped and the new ones are
-    known, before these start. on_done: called at the end, with what was wrong, or None.
+    known, before these start. on_done: called at the end, with what was wrong, or None. kinds: what channels
+    have turned out to be, by device.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Reloader:
         *,
         on_change: Callable[[Difference], object],
         on_done: Callable[[str | None], object],
+        kinds: Callable[[], Kinds] = dict,
         log: logging.Logger | None = None,
     ) -> None:
         self.config = config
@@ -90,6 +95,7 @@ class Reloader:
         self._numbers = numbers
         self._on_change = on_change
         self._on_done = on_done
+        self._kinds = kinds
         self._log = log or logging.getLogger("outstation.reload")
         self._busy = True  # until ``ready``
         self._again = self._ended = False
@@ -124,10 +130,21 @@ class Reloader:
 
     def plan(self, answer: Answer) -> None:
         """Only say what a reload would change."""
+        self._look(_planned, answer)
+
+    def running(self, answer: Answer) -> None:
+        """Say what runs, for whoever has another file to compare with it."""
+        self._look(_running, answer)
+
+    def _look(self, look: Callable[[Callable[[], Config], Config, Kinds], Any], answer: Answer) -> None:
+        kinds = {device: dict(found) for device, found in self._kinds().items()}  # the loop's own may grow meanwhile
         try:
             self._manager.execute_work(
+                look,
                 self._load,
-                on_done=lambda new: answer(asdict(difference(self.config, new)), None),
+                self.config,
+                kinds,
+                on_done=lambda found: answer(found, None),
                 on_error=lambda error: answer(None, _problems(error)[0]),
                 timeout=LOAD_TIMEOUT,
                 name="config.load",
@@ -221,3 +238,15 @@ class Reloader:
 
 def _problems(error: BaseException) -> list[str]:
     return [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+
+
+def _planned(load: Callable[[], Config], config: Config, kinds: Kinds) -> dict[str, Any]:
+    from agent.plan import compare, side  # a command alone asks for it
+
+    return compare(side(config, kinds), side(load(), kinds))
+
+
+def _running(_load: Callable[[], Config], config: Config, kinds: Kinds) -> dict[str, Any]:
+    from agent.plan import side
+
+    return {"side": side(config, kinds), "kinds": kinds}

@@ -149,9 +149,14 @@ def test_the_running_agent_can_be_asked(outstation_make_device: MakeDevice, outs
     assert json.loads(said)["devices"]["a"]["state"] == "online"
 
     outstation.config_path.write_text(dumps({**outstation.config, "device": [lines("a", device), lines("b", other)]}))
-    assert command(outstation, "reload", "--dry-run") == (0, "would start: b\n")
+    status, said = command(outstation, "reload", "--dry-run")
+    assert (status, said.splitlines()[0]) == (0, "+ device b (lines)")
+    status, planned = command(outstation, "plan", "--exit-code")
+    assert (status, planned) == (1, f"against the running agent\n{said}")
+    assert command(outstation, "plan")[0] == 0
     assert command(outstation, "reload") == (0, "started: b\n")
     assert command(outstation, "reload") == (0, "nothing has changed\n")
+    assert command(outstation, "plan", "--exit-code")[0] == 0
     outstation.wait_online("b")
     other.unplug()
     outstation.wait_offline("b")
@@ -168,3 +173,6 @@ def test_the_running_agent_can_be_asked(outstation_make_device: MakeDevice, outs
     status, said = command(outstation, "status")
     assert status == 69
     assert "no agent runs with this outbox" in said
+    status, said = command(outstation, "plan", "--exit-code")
+    assert status == 1
+    assert said.startswith("against nothing: no agent runs with this outbox")

@@ -175,14 +175,13 @@ def test_sizes(octets: float, text: str) -> None:
 
 def test_changes() -> None:
     change = {"added": ["a", "b"], "removed": [], "changed": ["c"], "restart": ["mqtt.urls"]}
-    assert changes(change, done=True) == [
+    assert changes(change) == [
         "started: a, b",
         "restarted: c",
         "waits for a restart of the agent: mqtt.urls",
     ]
-    assert changes(change, done=False)[0] == "would start: a, b"
     nothing = {"added": [], "removed": [], "changed": [], "restart": []}
-    assert changes(nothing, done=True) == ["nothing has changed"]
+    assert changes(nothing) == ["nothing has changed"]
 
 
 def report(**device: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ LAYERS = [
     ["registry", "config"],
     ["supervisor", "device", "context"],
     ["publisher", "commands"],
-    ["status", "systemd", "log", "control", "reload", "info", "stopping"],
+    ["status", "systemd", "log", "control", "plan", "reload", "info", "stopping"],
     ["testing"],
     ["app"],
     ["demo"],
@@ -245,7 +245,9 @@ def test_run_imports_nothing_that_draws() -> None:
     assert not heavy & loaded
     # What other commands are made of: each costs milliseconds until the first reading.
     assert not {name for name in loaded if name.startswith("agent.cli_")} - {"agent.cli_config"}
-    assert not {"agent.tally", "agent.ranges", "agent.outbox_reader", "agent.testing", "agent.demo"} & loaded
+    assert (
+        not {"agent.plan", "agent.tally", "agent.ranges", "agent.outbox_reader", "agent.testing", "agent.demo"} & loaded
+    )
 
 
 # ---- size and manners
