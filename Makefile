@@ -111,6 +111,10 @@ chaos: $(VENV)/.dev ## Break it in every way of docs/durability.md, and print th
 	@tools/apt mosquitto gcc libc6-dev iproute2 nftables
 	@$(VENV)/bin/python tests/chaos $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(VENV)/.dev ## Feed each driver's parser mutated golden cases, a minute each (ARGS="p1 sml --inputs 1000000 --minutes 30")
+	@nice $(VENV)/bin/python tests/fuzz $(ARGS)
+
 .PHONY: gpio
 gpio: $(VENV)/.dev ## Test the gpio driver on a real kernel: gpio-sim in qemu (Debian 12, x86-64; two minutes; ARGS="-k pulses")
 	@tools/apt qemu-system-x86 busybox-static cpio kmod gcc make linux-source-6.1 linux-headers-amd64
