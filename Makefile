@@ -120,6 +120,11 @@ gpio: $(VENV)/.dev ## Test the gpio driver on a real kernel: gpio-sim in qemu (D
 	@tools/apt qemu-system-x86 busybox-static cpio kmod gcc make linux-source-6.1 linux-headers-amd64
 	@tests/gpio/run "$(abspath $(VENV))/bin/python" $(ARGS)
 
+.PHONY: homeassistant
+homeassistant: $(VENV)/.dev ## Show it to a real Home Assistant (installs it from PyPI below build/: 800 MB; Python 3.13)
+	@tools/apt mosquitto
+	@$(VENV)/bin/python tests/homeassistant $(ARGS)
+
 .PHONY: pins
 pins: $(VENV)/.dev ## Resolve requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(VENV)/bin/python -I tools/pins $(ARGS)

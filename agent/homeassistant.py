@@ -42,6 +42,10 @@ _TEMPLATES: dict[str, str] = {
     "bool": "{{{{ ('ON' if r.fields[{0}] else 'OFF') if {0} in r.fields else '' }}}}",
 }
 
+# What Home Assistant takes for a total alone ("Sensor entity", "Available device classes"): the reading of a meter,
+# unless the driver or the configuration says otherwise.
+_TOTALS = {"energy": "total_increasing", "gas": "total_increasing", "water": "total_increasing", "volume": "total"}
+
 AGENT: dict[str, tuple[str, dict[str, Any]]] = {
     "uptime": ("uptime_s", {"unit_of_measurement": "s", "device_class": "duration"}),
     "reconnects": ("link.reconnects", {"state_class": "total_increasing"}),
@@ -174,7 +178,7 @@ class Discovery:
         entity = self._entity(device, channel.name, _platform(kind))
         entity |= self._state(device, channel.name, kind)
         if kind == "number":
-            entity["state_class"] = channel.state_class or "measurement"
+            entity["state_class"] = channel.state_class or _TOTALS.get(channel.device_class or "", "measurement")
             if channel.unit:
                 entity["unit_of_measurement"] = channel.unit
         if channel.device_class and kind != "text":
