@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from agent.cli_config import config_option
+from agent.cli_config import EX_CONFIG, config_option
 
 
 @click.command(short_help="Look for what keeps the agent from working, each with its remedy.")
@@ -17,15 +17,16 @@ from agent.cli_config import config_option
 def doctor(file: str, as_json: bool, offline: bool) -> None:
     """Look for what keeps the agent from working, each with its remedy.
 
-    Looks at the configuration, the ports and who has them open, each broker (name, TCP, TLS, login, a message there and
-    back), whether another agent has this id, the clock, the disk, and the systemd unit. Opens no port and changes
-    nothing; the message goes to <base>/<agent>/doctor, not retained. Run it as the agent's user: rights are judged for
-    whoever asks.
+    Looks at the configuration, the ports and who has them open, what the service may open, each broker (name, TCP, TLS,
+    login, a message there and back), whether another agent has this id, the clock, the disk, what an eMMC says of its
+    wear, and the systemd unit. Opens no port and changes nothing; the message goes to <base>/<agent>/doctor, not
+    retained. Run it as the agent's user: rights are judged for whoever asks.
 
     \b
     Exit status:
       0   nothing that keeps the agent from working; there may be warnings
       1   a problem was found
+      78  the configuration is wrong; nothing that needs it was looked at
 
     \b
     Examples:
@@ -48,4 +49,5 @@ def doctor(file: str, as_json: bool, offline: bool) -> None:
             if one.remedy:
                 click.echo(f"{'':<19} -> {one.remedy}")
         click.echo("no problem" if not problems else f"{problems} problem{'' if problems == 1 else 's'}")
-    sys.exit(1 if problems else 0)
+    wrong = any(one.check == "config" and one.level == "problem" for one in findings)
+    sys.exit(EX_CONFIG if wrong else 1 if problems else 0)

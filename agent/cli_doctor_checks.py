@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
-from typing import Literal
+
+from click import ClickException
 
 from agent.cli_config import read_config
-from agent.clock import Kernel
+from agent.cli_control_client import ask
+from agent.cli_doctor_system import Finding, Unit, clock, disk, may_run, rights, systemd, unit, wear
+from agent.clock import Clock, Kernel
 from agent.codec import ONLINE, Topics
 from agent.config import Config
 from agent.errors import ConfigError, LinkError, PortError
@@ -24,26 +25,13 @@ from agent.ports_list import is_usb, resolve
 from agent.registry import lacking
 from agent.testing.subscriber import Subscriber
 
-FULL = 50_000_000
-"""Bytes below which a disk counts as full: SQLite needs room to tidy up as well."""
 ROUND_TRIP = 10.0
 """Seconds for a message to the broker and back."""
-UNIT = "outstation.service"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. problem: the agent does not work so; warning: it does, for now or in part."""
-
-    check: str
-    level: Literal["ok", "warning", "problem"]
-    text: str
-    remedy: str = ""
-
-
-def examine(file: str, *, online: bool) -> Iterator[Finding]:
-    """All checks. Without a configuration that is right only those that need none."""
-    state = unit_state()
+def examine(file: str, *, online: bool, sys: Path = Path("/sys")) -> Iterator[Finding]:
+    """All checks. Without a configuration that is right only those that need none. sys: the root of sysfs."""
+    service = unit()
     try:
         config = read_config(file)
     except ConfigError as error:
@@ -51,18 +39,30 @@ def examine(file: str, *, online: bool) -> Iterator[Finding]:
             yield Finding("config", "problem", str(problem), f"mend it; `outstation check -c {file}` shows the line")
     else:
         yield Finding("config", "ok", f"{', '.join(config.files)}: {len(config.devices)} device(s)")
-        yield from _devices(config)
+        yield from _devices(config, service)
+        yield from _said(config)
         if online:
-            running = may_run(Path(f"{config.outbox.file()}.lock"), state)
+            running = may_run(Path(f"{config.outbox.file()}.lock"), service.state)
             for url in config.mqtt.brokers():
                 yield from _broker(config, url, running)
         yield from disk(config.outbox.file())
-    yield from clock(Kernel())
-    yield from wear(Path("/sys"))
-    yield from systemd(state)
+    yield from clock(Kernel(), (now := Clock()).wall_ns(now.mono_ns()))
+    yield from wear(sys)
+    yield from systemd(service)
 
 
-def _devices(config: Config) -> Iterator[Finding]:
+def _said(config: Config) -> Iterator[Finding]:
+    """What the running agent knows and nobody else: that its connection is thrown out again and again."""
+    try:
+        why = ask(config, "status")["link"]["last_error"]
+    except ClickException:  # none runs here, or not for this user to ask
+        return
+    if why and why["reason"] == "taken_over":
+        remedy = "another client connects with this client id: give each agent.id, or mqtt.client_id, to one alone"
+        yield Finding("identity", "problem", why["text"], remedy)
+
+
+def _devices(config: Config, service: Unit) -> Iterator[Finding]:
     agents = {pid for pid, _ in holders(f"{config.outbox.file()}.lock")}
     for device in config.devices:
         name = device.config.name
@@ -70,7 +70,15 @@ def _devices(config: Config) -> Iterator[Finding]:
             yield Finding("device", "problem", f"{name}: {missing}", "install it where the agent is installed")
         port = getattr(device.config, "port", None)
         if isinstance(port, str) and (port.startswith("/") or is_usb(port)):
-            yield _port(name, port, agents)
+            yield (found := _port(name, port, agents))
+            if found.level == "ok":
+                yield from rights(name, resolve(port) if is_usb(port) else port, service)
+        elif device.config.driver == "gpio":
+            chips = sorted(glob(device.driver.appears(device.config) or ""))
+            if not chips:
+                yield Finding("port", "problem", f"{name}: this machine has no such GPIO chip", "gpiodetect lists them")
+            for chip in chips[:1]:  # all of them belong to one group
+                yield from rights(name, chip, service)
 
 
 def _port(name: str, port: str, agents: set[int]) -> Finding:
@@ -133,77 +141,3 @@ def _round_trip(config: Config, url: BrokerUrl, running: bool) -> Iterator[Findi
             f"{url}: an agent {config.agent.id} is online, and none with this outbox runs on this machine",
             "give each board an agent.id of its own: two with one id throw each other out for ever",
         )
-
-
-def clock(kernel: Kernel) -> Iterator[Finding]:
-    """Whether the kernel calls its clock synchronised (adjtimex(2))."""
-    if kernel.synchronised():
-        yield Finding("clock", "ok", "synchronised")
-    else:
-        remedy = "timedatectl shows why; without a time server or in a container see clock.trust"
-        yield Finding("clock", "warning", "the kernel does not call its clock synchronised", remedy)
-
-
-def disk(file: Path) -> Iterator[Finding]:
-    """Whether the outbox can be written, and has room."""
-    folder = next(folder for folder in file.parents if folder.exists())
-    if not os.access(file if file.exists() else folder, os.W_OK):
-        remedy = "run this as the agent's user; else give it the directory: chown, or StateDirectory= in its unit"
-        yield Finding("disk", "problem", f"this user may not write {file}", remedy)
-    free = shutil.disk_usage(folder).free
-    text = f"{free // 1_000_000} MB free for {file}"
-    if free < FULL:
-        yield Finding("disk", "problem", text, "make room: journalctl --vacuum-size=50M, apt-get clean")
-    else:
-        yield Finding("disk", "ok", text)
-
-
-def wear(sys: Path) -> Iterator[Finding]:
-    """What eMMC says of its wear (JEDEC JESD84-B51, DEVICE_LIFE_TIME_EST: 1 to 10 tenths, 11 past it); SD cards say
-    nothing."""
-    for entry in sorted(sys.glob("block/mmcblk*/device/life_time")):
-        name = entry.parents[1].name
-        try:
-            worst = max(int(word, 16) for word in entry.read_text().split())
-        except (OSError, ValueError):
-            continue
-        text = f"{name} has used {min(worst, 10) * 10} % of its life"
-        if worst >= 9:
-            yield Finding("wear", "warning", text, "replace it soon; durability = spill or memory writes least")
-        elif worst > 0:
-            yield Finding("wear", "ok", text)
-
-
-def unit_state() -> str:
-    """What systemd says of the agent's unit, as systemctl(1) words it; "" where there is no systemd."""
-    if not os.path.isdir("/run/systemd/system"):  # sd_booted(3)
-        return ""
-    command = ["systemctl", "is-active", UNIT]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
-
-
-def systemd(state: str) -> Iterator[Finding]:
-    """Whether the unit is installed and active."""
-    if state == "active":
-        yield Finding("systemd", "ok", f"{UNIT} is active")
-    elif state:
-        remedy = f"systemctl status {UNIT} tells why; deploy/README.md tells how to install it"
-        yield Finding("systemd", "warning", f"{UNIT} is {state}", remedy)
-
-
-def may_run(lock: Path, state: str) -> bool:
-    """Whether an agent of ours runs here, as far as can be told: an outbox that is closed to this user may be in use.
-
-    state: of the unit, whose outbox may be another than that of whoever asks.
-    """
-    try:
-        lock.stat()
-    except FileNotFoundError:
-        return state in ("active", "activating", "reloading")
-    except OSError:
-        return True
-    return bool(holders(str(lock))) or state in ("active", "activating", "reloading")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from agent import cli_doctor_checks
+from agent import cli_doctor_checks, cli_doctor_system
 from agent.cli import cli
-from agent.cli_doctor_checks import clock, disk, may_run, systemd, wear
-from agent.clock import Kernel
+from agent.cli_doctor_system import Unit, clock, disk, may_run, rights, systemd, unit_of, wear
+from agent.clock import BUILT_NS, Kernel
 from agent.testing import Broker, PtyPort, Subscriber
 
 
@@ -53,7 +54,7 @@ def test_a_sound_one_has_no_problem(tmp_path: Path, broker: Broker) -> None:
 
 def test_a_wrong_configuration(tmp_path: Path, broker: Broker) -> None:
     status, found = doctor(tmp_path, broker, "[nothing]\n")
-    assert (status, list(found)) == (1, ["config"])
+    assert (status, list(found)) == (78, ["config"])
     assert "nothing" in found["config"]
 
 
@@ -129,18 +130,120 @@ def test_an_agent_of_our_own_is_no_other(tmp_path: Path) -> None:
         assert may_run(lock, "")
 
 
-@pytest.mark.parametrize(("state", "levels"), [("", []), ("active", ["ok"]), ("failed", ["warning"])])
-def test_what_systemd_says(state: str, levels: list[str]) -> None:
-    assert [one.level for one in systemd(state)] == levels
+FAILED = "LoadState=loaded\nActiveState=failed\nUnitFileState=enabled\nResult={}\nExecMainStatus={}\n"
 
 
-def test_a_full_disk_a_clock_and_a_worn_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("shown", "level", "said"),
+    [
+        ("LoadState=masked\nActiveState=inactive\nUnitFileState=masked\n", "problem", "masked"),
+        ("LoadState=not-found\nActiveState=inactive\n", "warning", "not installed"),
+        ("LoadState=bad-setting\n", "problem", "cannot be loaded (bad-setting)"),
+        (FAILED.format("exit-code", 78), "problem", "its configuration was wrong"),
+        (FAILED.format("watchdog", 6), "problem", "has failed (watchdog, status 6)"),
+        ("LoadState=loaded\nActiveState=activating\nResult=exit-code\nExecMainStatus=70\n", "problem", "again"),
+        ("LoadState=loaded\nActiveState=inactive\nUnitFileState=enabled\n", "warning", "is inactive"),
+        ("LoadState=loaded\nActiveState=active\nUnitFileState=disabled\n", "warning", "start at boot"),
+        (
+            "LoadState=loaded\nActiveState=active\nSupplementaryGroups=no-such-group\n",
+            "problem",
+            "wants the group no-such-group",
+        ),
+        ("LoadState=loaded\nActiveState=active\nUnitFileState=enabled\n", "ok", "is active"),
+    ],
+)
+def test_what_systemd_says(shown: str, level: str, said: str) -> None:
+    last = list(systemd(unit_of(shown)))[-1]
+    assert last.level == level
+    assert said in last.text
+    assert bool(last.remedy) == (level != "ok")
+
+
+def test_without_systemd_nothing_is_said() -> None:
+    assert not list(systemd(Unit()))
+
+
+def test_a_device_that_the_service_may_not_open(tmp_path: Path) -> None:
+    """Whoever asks is root here, and may: the service is another."""
+    node = tmp_path / "gpiochip0"
+    node.touch()
+    dialout = grp.getgrnam("dialout").gr_gid
+    service = Unit(load="loaded", dynamic=True, groups=("dialout",))
+    node.chmod(0o600)
+    (found,) = rights("relays", str(node), service)
+    assert (found.check, found.level) == ("rights", "problem")
+    assert 'GROUP="dialout"' in found.remedy
+    node.chmod(0o660)
+    if os.geteuid() == 0:
+        os.chown(node, 0, dialout)
+        assert not list(rights("relays", str(node), service))
+        (found,) = rights("relays", str(node), Unit(load="loaded", dynamic=True))
+        assert "SupplementaryGroups=dialout" in found.remedy
+        (found,) = rights("relays", str(node), Unit(load="loaded", user="nobody"))
+        assert "may not open" in found.text
+        assert not list(rights("relays", str(node), Unit(load="loaded", user="root")))
+    assert not list(rights("relays", str(node), Unit()))
+
+
+def test_a_gpio_chip_that_is_not_there(tmp_path: Path, broker: Broker) -> None:
+    device = '[[device]]\nname = "r"\ndriver = "gpio"\nchip = "/dev/gpiochip99"\n[device.inputs.door]\nline = 1\n'
+    status, found = doctor(tmp_path, broker, device, "--offline")
+    assert status == 1
+    assert "no such GPIO chip" in found["port"]
+
+
+def test_an_agent_that_is_thrown_out_again_and_again(
+    tmp_path: Path, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = {"link": {"last_error": {"reason": "taken_over", "text": "session taken over"}}}
+    monkeypatch.setattr(cli_doctor_checks, "ask", lambda _config, _op: report)
+    status, found = doctor(tmp_path, broker, "", "--offline")
+    assert (status, found) == (1, {"identity": "session taken over"})
+
+
+def test_a_disk_that_is_read_only_or_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.level for one in disk(tmp_path / "outbox.db")] == ["ok"]
-    monkeypatch.setattr(cli_doctor_checks, "FULL", 1 << 62)
+    assert [one.text for one in disk(Path("/sys/outbox.db")) if "read-only" in one.text] or not (
+        os.statvfs("/sys").f_flag & os.ST_RDONLY
+    )
+    monkeypatch.setattr(cli_doctor_system, "FULL", 1 << 62)
     assert [one.level for one in disk(tmp_path / "outbox.db")] == ["problem"]
-    assert [one.level for one in clock(Kernel(lambda _: 5))] == ["warning"]
+    real = os.statvfs(tmp_path)
+
+    class Space:
+        f_flag, f_files, f_favail = real.f_flag, 100, 0
+
+    monkeypatch.setattr(os, "statvfs", lambda _path: Space)
+    assert "no inode is free" in next(disk(tmp_path / "outbox.db")).text
+    Space.f_flag |= os.ST_RDONLY
+    assert ["read-only" in one.text for one in disk(tmp_path / "outbox.db")] == [True]
+
+
+def test_a_clock_that_is_not_synchronised_or_cannot_be_right() -> None:
+    assert [one.level for one in clock(Kernel(lambda _: 5), BUILT_NS)] == ["warning"]
+    assert [one.level for one in clock(Kernel(lambda _: 0), BUILT_NS)] == ["ok"]
+    (found,) = clock(Kernel(lambda _: 0), 0)
+    assert found.level == "problem"
+    assert "1970-01-01T00:00:00Z" in found.text
+
+
+@pytest.mark.parametrize(
+    ("life", "reserve", "found"),
+    [
+        ("0x01 0x02\n", "0x01\n", [("ok", "20 %")]),
+        ("0x01 0x0b\n", None, [("warning", "100 %")]),
+        ("0x01 0x01\n", "0x03\n", [("warning", "90 % of its reserved blocks")]),
+        ("0x00 0x00\n", "0x00\n", []),
+        ("?", None, []),
+        (None, None, []),
+    ],
+)
+def test_a_worn_emmc(tmp_path: Path, life: str | None, reserve: str | None, found: list[tuple[str, str]]) -> None:
     card = tmp_path / "block/mmcblk0/device"
     card.mkdir(parents=True)
-    for said, levels in (("0x01 0x02\n", ["ok"]), ("0x01 0x0b\n", ["warning"]), ("0x00 0x00\n", []), ("?", [])):
-        (card / "life_time").write_text(said)
-        assert [one.level for one in wear(tmp_path)] == levels
+    for name, said in (("life_time", life), ("pre_eol_info", reserve)):
+        if said is not None:
+            (card / name).write_text(said)
+    worn = list(wear(tmp_path))
+    assert [one.level for one in worn] == [level for level, _ in found]
+    assert all(text in one.text for one, (_, text) in zip(worn, found, strict=True))

@@ -215,6 +215,40 @@ def test_a_wrong_configuration_ends_with_78_and_all_that_is_wrong(command: str, 
     )
 
 
+def all_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, command in sorted(group.commands.items()):
+        yield from all_commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
+
+
+def with_configuration() -> list[tuple[str, ...]]:
+    """Every command that reads a configuration, with what else it cannot be without."""
+    more = {
+        "outbox drain": ["--url", "mqtt://127.0.0.1:1"],
+        "outbox purge": ["--before", "1d"],
+        "record": ["a", "-o", "file"],
+    }
+    cli.load()
+    found = []
+    for path in all_commands(cli):
+        command: Any = cli
+        for name in path:
+            command = command.commands[name]
+        if any("--config" in parameter.opts for parameter in command.params):
+            found.append((*path, *more.get(" ".join(path), [])))
+    return found
+
+
+@pytest.mark.parametrize("command", with_configuration(), ids=" ".join)
+def test_every_command_that_reads_a_wrong_configuration_ends_with_78(command: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "outstation.toml"
+    for text in ("[mqtt]\nqos = 3\n", "[mqtt"):
+        path.write_text(text)
+        result = outstation(*command, "-c", str(path))
+        assert result.exit_code == 78, result.output
+        assert f"{path}:" in result.output
+
+
 def test_the_option_weighs_more_than_the_environment(good: Path) -> None:
     result = outstation("check", "-c", str(good), OUTSTATION_CONFIG="/nowhere.toml")
     assert result.exit_code == 0
@@ -289,12 +323,6 @@ def test_the_schema_knows_every_driver() -> None:
     assert lines["properties"]["name"]["not"] == {"enum": ["availability", "status", "info", "request", "response"]}
     assert {"name", "driver", "port", "format"} <= set(lines["required"])
     assert lines["additionalProperties"] is False
-
-
-def all_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    yield path
-    for name, command in sorted(group.commands.items()):
-        yield from all_commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
 
 
 def takes(arguments: list[str]) -> None:
