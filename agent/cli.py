@@ -122,6 +122,12 @@ def run(file: str, log_level: str) -> None:
     """
     gc.disable()  # starting makes many objects and no garbage: a tenth of the time until the first reading
     try:
+        from agent.lazily import lazily
+
+        # How pydantic compares passwords (OpenSSL) and finds plugins (email, zipfile): 6 MB (docs/decisions/038).
+        with lazily("secrets", "importlib.metadata:entry_points"):
+            import pydantic.plugin._loader
+            import pydantic.types  # noqa: F401
         config = load_config(file)
 
         from agent import app, log

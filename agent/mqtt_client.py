@@ -6,14 +6,17 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from paho.mqtt import MQTTException
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import MQTTException as PropertiesException  # type: ignore[attr-defined]  # 2.1.0: its own
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-
+from agent.mqtt_paho import (
+    CallbackAPIVersion,
+    MQTTErrorCode,
+    MQTTException,
+    MQTTProtocolVersion,
+    PacketTypes,
+    Properties,
+    PropertiesException,
+    ReasonCode,
+    paho,
+)
 from agent.mqtt_settings import BrokerUrl, MqttSettings
 from agent.mqtt_wire import Wire
 
@@ -36,9 +39,10 @@ _LARGEST_IN = 262_144  # what we let an MQTT 5 broker send us: commands for outp
 class Client(paho.Client):
     """A paho client whose socket is handed to it, so that nothing it does can block.
 
-    Three methods of paho's own are overridden, as there is no public way (docs/decisions/011; tests notice if they go):
-    ``_create_socket`` to give it the socket, ``_handle_pubackcomp`` to spare each reading a seventh of what it costs
-    and to take any reason code, ``_handle_pubrec`` because paho goes on with a message that was refused.
+    Five methods of paho's own are overridden, as there is no public way (docs/decisions/011; tests notice if they go):
+    ``_create_socket`` to give it the socket, ``_sock_recv`` and ``_sock_send`` as paho's ask ``ssl`` for its errors,
+    ``_handle_pubackcomp`` to spare each reading a seventh of what it costs and to take any reason code,
+    ``_handle_pubrec`` because paho goes on with a message that was refused.
 
     What a reading needs and nothing else, a PUBLISH at QoS 0 or 1 and its PUBACK, passes paho by (``publish_plain``,
     ``publish_once``, ``read_pubacks``): half of what a reading costs the agent was paho's bookkeeping for it. Message
@@ -120,6 +124,16 @@ class Client(paho.Client):
 
     def _create_socket(self) -> Any:
         return self._wire
+
+    def _sock_recv(self, size: int) -> bytes:
+        if self._sock is None:
+            raise ConnectionError("closed")
+        return self._wire.recv(size)
+
+    def _sock_send(self, data: bytes | bytearray) -> int:
+        if self._sock is None:
+            raise ConnectionError("closed")
+        return self._wire.send(data)
 
     def _handle_pubackcomp(self, cmd: Any) -> MQTTErrorCode:
         """As paho's, but without the Properties and the ReasonCode that it makes of an answer that has neither, and of

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from agent.errors import LinkError
 from agent.mqtt_settings import BrokerUrl, MqttSettings
+
+if TYPE_CHECKING:
+    import ssl
 
 # OpenSSL's X509_V_ERR_* (x509_vfy.h): verify_code of an SSLCertVerificationError.
 _NOT_YET, _EXPIRED, _SELF_SIGNED, _SELF_SIGNED_CHAIN, _HOST, _ADDRESS = 9, 10, 18, 19, 62, 64
@@ -118,6 +120,8 @@ def from_connecting(error: OSError, url: BrokerUrl, timeout: float) -> LinkError
 
 def from_tls(error: OSError, url: BrokerUrl, timeout: float) -> LinkError:
     """The TLS handshake failed, or (TLS 1.3) the broker refused our certificate just after it."""
+    import ssl  # here: an error of TLS comes from where it is loaded
+
     host, address = url.host, url.address
     if isinstance(error, ssl.SSLCertVerificationError):
         code = error.verify_code
@@ -221,16 +225,21 @@ def too_large(count: int, size: int, topic: str, url: BrokerUrl) -> LinkError:
     return LinkError("too_large", message, "it is sent alone now, to see whether it is too large for the broker")
 
 
+def is_tls(error: OSError | None) -> TypeGuard[ssl.SSLError]:
+    """Whether it is an error of ``ssl``. To ask that module itself would load it, for every connection that breaks."""
+    return type(error).__module__ == "ssl"
+
+
 def is_alert(error: OSError | None) -> TypeGuard[ssl.SSLError]:
     """Whether the other side has said by TLS what it does not like; with TLS 1.3 that comes after the handshake."""
-    return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
+    return is_tls(error) and "ALERT" in (error.reason or "")
 
 
 def broken(error: OSError | None, ended: bool, url: BrokerUrl, timeout: float) -> LinkError:
     """A connection that was up has ended. error: what the socket said; ended: the other side has closed."""
     if is_alert(error):
         return from_tls(error, url, timeout)
-    if isinstance(error, ssl.SSLError):  # cut off in the middle: most often the broker has died
+    if is_tls(error):  # cut off in the middle: most often the broker has died
         return LinkError("lost", f"{url.address} closed the connection")
     if isinstance(error, ConnectionAbortedError):
         return not_mqtt(str(error), url)

@@ -9,10 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from paho.mqtt.client import MQTTMessage
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-
 from agent.errors import LinkError
 from agent.events import EventManager, SocketEvent
 from agent.mqtt_attention import Attention
@@ -22,6 +18,7 @@ from agent.mqtt_errors import broken, from_code, is_alert, not_mqtt, silent, una
 from agent.mqtt_inflight import InFlight, Sent
 from agent.mqtt_limit import Caution, PacketLimit, packet_size
 from agent.mqtt_owner import Owner
+from agent.mqtt_paho import MQTTMessage, Properties, ReasonCode
 from agent.mqtt_pulse import Pulse
 from agent.mqtt_wire import Wire
 

@@ -6,7 +6,6 @@ Our own, as paho's masks byte by byte in Python, and says "handshake error" wher
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import re
 
@@ -42,6 +41,8 @@ def check_answer(head: bytes, key: bytes) -> None:
     for line in lines[1:]:
         name, _, value = line.partition(":")
         headers[name.strip().lower()] = value.strip()
+    import hashlib  # OpenSSL: 4 MB that only a WebSocket's handshake needs
+
     accept = base64.b64encode(hashlib.sha1(base64.b64encode(key) + _GUID, usedforsecurity=False).digest())
     if headers.get("sec-websocket-accept") != accept.decode("ascii"):
         raise ValueError(

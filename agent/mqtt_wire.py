@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import struct
 from collections.abc import Callable
 from typing import Protocol
 
+from agent.mqtt_errors import is_tls
 from agent.mqtt_websocket import WebSocketStream
 
 _CHUNK = 65_536  # what one recv takes: over a thousand PUBACKs
 _LARGEST_IN = 1_048_576  # far more than a command for an output takes; beyond it a broker is broken, or means harm
 
 _ABORT = struct.pack("ii", 1, 0)  # struct linger, socket(7): close at once
+_WANT = (2, 3)  # SSL_ERROR_WANT_READ and SSL_ERROR_WANT_WRITE (openssl/ssl.h)
 
-_LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+def _later(error: OSError) -> bool:
+    """Whether the socket only wants to be asked again (BlockingIOError; ssl.SSLWantReadError, SSLWantWriteError)."""
+    return isinstance(error, BlockingIOError) or (is_tls(error) and error.errno in _WANT)
 
 
 class _Stream(Protocol):
@@ -60,7 +64,7 @@ class Wire:
         self.ended = False
         self._sock = sock
         self._stream: _Stream = sock
-        self._pending: Callable[[], int] | None = sock.pending if isinstance(sock, ssl.SSLSocket) else None
+        self._pending: Callable[[], int] | None = getattr(sock, "pending", None)  # ssl.SSLSocket's
         self._websocket = websocket
         self._in = b""
         self._at = 0
@@ -163,9 +167,9 @@ class Wire:
                 self.feed(self._stream.recv(_CHUNK))
             if self._out and not self._corked and not self.ended:  # a WebSocket's pong
                 self.flush()
-        except _LATER:
-            pass
         except OSError as error:
+            if _later(error):
+                return
             self.error = error
             self.ended = True
 
@@ -199,16 +203,16 @@ class Wire:
                     del out[:sent]
             if self._closing:
                 self._say_end()
-        except _LATER:
-            # TLS must be offered the same bytes again: they stand at the front of the buffer, and more may follow them.
-            pass
         except OSError as error:
-            # What the other side said before it closed (a TLS alert, a DISCONNECT) tells more than our broken pipe.
-            self.fill()
-            if self.error is None:
-                self.error = error
-            self.ended = True
-            raise
+            # Where it is only full, TLS must be offered the same bytes again: they stand at the front of the buffer,
+            # and more may follow them.
+            if not _later(error):
+                # What the other side said before it closed (a TLS alert, a DISCONNECT) tells more than our broken pipe.
+                self.fill()
+                if self.error is None:
+                    self.error = error
+                self.ended = True
+                raise
         if bool(out) != self._full:
             self._full = not self._full
             self.on_full(self._full)

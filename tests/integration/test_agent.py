@@ -46,6 +46,15 @@ def relay(outstation_broker: Broker) -> Iterator[Relay]:
 # -- the way of a reading -------------------------------------------------------------------------------------------
 
 
+def test_a_plain_connection_carries_no_openssl(serial_device: PtyPort, outstation_start: Start) -> None:
+    outstation = outstation_start({"device": [lines("weather", serial_device)]})
+    serial_device.send('{"n": 1}')
+    outstation.next_reading("weather")
+    mapped = Path(f"/proc/{outstation.pid}/maps").read_text()
+    assert "libc.so" in mapped or "musl" in mapped
+    assert not re.findall(r"libssl|libcrypto|_ssl\.|_hashlib\.", mapped)
+
+
 def test_a_line_becomes_a_reading_in_the_broker(serial_device: PtyPort, outstation_start: Start) -> None:
     outstation = outstation_start({"device": [lines("weather", serial_device)]})
     serial_device.send('{"temperature": 21.5, "humidity": 44.1}')

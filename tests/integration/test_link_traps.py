@@ -44,6 +44,8 @@ from agent.testing.certificates import Certificates
 def test_paho_still_has_the_private_names_that_are_used() -> None:
     assert callable(paho.Client._create_socket)
     assert callable(paho.Client._handle_pubackcomp)
+    assert callable(paho.Client._sock_recv)
+    assert callable(paho.Client._sock_send)
     assert {"_in_packet", "_out_messages", "_inflight_messages"} <= vars(
         paho.Client(paho.CallbackAPIVersion.VERSION2)
     ).keys()

@@ -18,7 +18,7 @@ SOURCES = sorted([*(ROOT / "agent").rglob("*.py"), *(ROOT / "drivers").rglob("*.
 
 LAYERS = [
     ["events"],
-    ["errors", "quantity", "logline", "ranges"],
+    ["errors", "quantity", "logline", "ranges", "lazily"],
     ["model"],
     ["clock"],
     ["framing", "codec", "edges", "recording", "recognise", "fields", "modbus", "obis", "outputs", "rules", "tally"],
