@@ -34,7 +34,7 @@ STATUSES = {
     EX_NOINPUT: "`outbox`: no such file, or it may not be read; `verify`: no reading arrived; `record`: no byte",
     EX_UNAVAILABLE: "the broker cannot be reached, or refuses us; `status`, `reload`: no agent runs here",
     EX_SOFTWARE: 'a callback hung, or was slow under on_slow = "stop"; or a defect of ours, with its traceback',
-    EX_IOERR: "`outbox`, `record`: the disk refuses",
+    EX_IOERR: "`init`, `outbox`, `record`: the disk refuses",
     EX_TEMPFAIL: "another process has the outbox; its pid is told",
     EX_CONFIG: "the configuration is wrong, or a driver cannot be loaded; all that is wrong is listed",
 }
@@ -52,6 +52,7 @@ class Commands(click.Group):
 
     later: ClassVar = {
         "doctor": "agent.cli_doctor",
+        "init": "agent.cli_init",
         "new-driver": "agent.cli_new_driver",
         "outbox": "agent.cli_outbox",
         "plan": "agent.cli_control",
@@ -90,6 +91,7 @@ def cli() -> None:
     \b
     Examples:
       outstation demo                     see it at work; needs no configuration
+      outstation init -o my.toml          write a configuration, by a few questions
       outstation probe /dev/ttyUSB0       find out what is on a serial port
       outstation drivers lines            what a device with that driver may say
       outstation doctor -c my.toml        find what keeps it from working

@@ -233,6 +233,16 @@ def listen(
     ports: Sequence[str], devices: Sequence[SerialDevice], seconds: float, baudrate: int | None, active: bool
 ) -> int:
     """Listen on all of them at once; print what was found. The exit status."""
+    listeners = heard(ports, seconds, baudrate, active)
+    names: set[str] = set()
+    for listener in listeners:
+        for line in result(listener, devices, names):
+            click.echo(line)
+    return 0 if any(listener.guess for listener in listeners) else 1
+
+
+def heard(ports: Sequence[str], seconds: float, baudrate: int | None = None, active: bool = False) -> list[Listener]:
+    """Listen on all of them at once, and until Ctrl-C at most. seconds: at each bit rate."""
     for port in ports:
         try:
             SerialSettings(port=port)
@@ -271,11 +281,7 @@ def listen(
             manager.call_soon(listener.start)
         click.echo(f"listening on {', '.join(ports)}: {seconds * len(lines):g} s at most", err=True)
         manager.loop()
-    names: set[str] = set()
-    for listener in listeners:
-        for line in result(listener, devices, names):
-            click.echo(line)
-    return 0 if any(listener.guess for listener in listeners) else 1
+    return listeners
 
 
 def result(listener: Listener, devices: Sequence[SerialDevice], taken: set[str]) -> Iterator[str]:
