@@ -28,7 +28,8 @@ STATUSES = {
     0: "done; for `run`: stopped as it was told to; for `verify`: proved",
     1: "`verify`: a reading is lost or out of order; `outbox`: the file is damaged, or something is left; `demo`: it "
     "could not go on; `probe`: nothing was recognised; `status`: something is not well; `doctor`: a problem; "
-    "`plan --exit-code`: something would change",
+    "`plan --exit-code`: something would change; "
+    "`simulate`: a reading is lost, or an agent is not connected",
     2: "the command line is wrong",
     EX_DATAERR: "`outbox`, `replay`: no outbox or recording, one that is damaged, or one of another version",
     EX_NOINPUT: "`outbox`: no such file, or it may not be read; `verify`: no reading arrived; `record`: no byte",
@@ -60,6 +61,7 @@ class Commands(click.Group):
         "record": "agent.cli_record",
         "reload": "agent.cli_control",
         "replay": "agent.cli_record",
+        "simulate": "agent.cli_simulate",
         "status": "agent.cli_control",
         "verify": "agent.cli_verify_command",
         "watch": "agent.cli_watch",

@@ -202,7 +202,7 @@ class Link:
         self._index = self._round.pop(0)
         self._enter("connecting")
         self._dial = Dial(self._manager, Attempt(self.url, self._settings), self._opened, self._not_opened)
-        self._dial.start(f"mqtt.connect.{self._index}")
+        self._dial.start(f"{self._client_id}.{self._index}")
 
     def _opened(self, attempt: Attempt, wire: Wire) -> None:
         self._note(attempt)

@@ -36,8 +36,8 @@ class Dial:
         )
 
     def start(self, key: str) -> None:
-        """key: attempts of one key run one after another. One for each broker: a name server that hangs for one of
-        them holds one thread, and not the attempts at the others."""
+        """key: attempts of one key run one after another. One for each broker of a link: a name server that hangs for
+        one of them holds one thread, and not the attempts at the others."""
         try:
             self._manager.execute_work(
                 open_wire,

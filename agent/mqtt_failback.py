@@ -104,6 +104,7 @@ class Failback:
         self._first = first
         self._settings = settings
         self._client_id = f"{client_id}-probe"
+        self._key = f"{client_id}.0"  # as the link's own attempts at it
         self._go = go
         self._log = log
         shortest = max(settings.retry_min, settle / 8) if settle != "never" else settings.retry_min
@@ -152,7 +153,7 @@ class Failback:
                 self._client_id,
                 on_done=lambda _none: self._good(attempt),
                 on_error=lambda error: self._bad(attempt, error),
-                key="mqtt.connect.0",
+                key=self._key,
                 timeout=2 * self._settings.connect_timeout + 1.0,  # a name, and then both halves of a probe
                 name="mqtt.probe",
             )
