@@ -21,7 +21,20 @@ LAYERS = [
     ["errors", "quantity", "logline", "ranges", "lazily"],
     ["model"],
     ["clock"],
-    ["framing", "codec", "edges", "recording", "recognise", "fields", "modbus", "obis", "outputs", "rules", "tally"],
+    [
+        "framing",
+        "codec",
+        "edges",
+        "recording",
+        "recognise",
+        "fields",
+        "modbus",
+        "obis",
+        "sml",
+        "outputs",
+        "rules",
+        "tally",
+    ],
     ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine", "heap"],
     ["driver", "parsing", "homeassistant"],
     ["registry", "config"],
@@ -209,6 +222,7 @@ def test_a_driver_imports_the_contract_alone(path: Path) -> None:
         "agent.sysfs_hwmon",
         "agent.sysfs_iio",
         "agent.quantity",
+        "agent.sml",
     }
     wrong = [
         f"{relative(path)}:{line} imports {module}"

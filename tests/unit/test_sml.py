@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from agent.driver import Fault, Sample
+from agent.sml import BEGIN, ESCAPE, LONGEST, TelegramFramer, kermit, registers, x25
 from agent.testing import FakeContext
-from drivers.sml import BEGIN, ESCAPE, LONGEST, Sml, SmlConfig, SmlParser, kermit, x25
+from drivers.sml import Sml, SmlConfig, SmlParser
 
 POWER = bytes.fromhex("77 07 0100100700ff 01 01 621b 52ff 53 04d2 01")  # 16.7.0, W, 10^-1, 1234
 ENERGY = bytes.fromhex("77 07 0100010800ff 650000 0182 01 621e 52ff 69 000000000000ffff 01")
@@ -147,3 +148,12 @@ def test_what_a_fault_shows_does_not_depend_on_what_has_come_after_it() -> None:
         (fault, *_) = parser().feed(broken + telegram(POWER))
         assert isinstance(fault, Fault)
         assert fault.raw == broken[:length]
+
+
+def test_the_framer_gives_whole_telegrams_whose_registers_are_read_apart_from_it() -> None:
+    framer, whole = TelegramFramer(), telegram(POWER)
+    assert framer.feed(whole[:-1]) == []
+    assert framer.feed(whole[-1:] + whole) == [whole, whole]
+    assert registers(whole) == {"power": 123.4}
+    with pytest.raises(ValueError, match="longer than the telegram"):
+        registers(telegram(message=b"\x07\x01"))
