@@ -11,13 +11,17 @@ C (data sets ``code(value*unit)``), DSMR P1 Companion Standard 5.0.2, section 6.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agent.model import Channel, Value
+from agent.framing import SAMPLE
+from agent.model import Channel, Fault, Sample, Value
+
+DataSets: TypeAlias = list[tuple[str, list[str]]]
+"""Code and values of each data set of a readout, in order."""
 
 
 class Register(NamedTuple):
@@ -150,6 +154,21 @@ class MeterSettings(BaseModel):
         """The fields that are to be published."""
         return {name: fields[name] for name in fields if name in self.only} if self.only else fields
 
+    def reading(
+        self, lines: Iterable[bytes], fields: Callable[[DataSets], dict[str, Value]], *, checked: bool
+    ) -> list[Sample | Fault]:
+        """What a readout says: a Sample, and a Fault for each line that is no data set.
+
+        fields: what becomes of the data sets; checked: a checksum has told that the lines are as they were sent. Where
+        there is none, such a line spoils the whole: what else was garbled in it cannot be seen.
+        """
+        sets, bad = data_sets(lines)
+        faults = [Fault("syntax", "a line that is no data set", line[:SAMPLE]) for line in bad]
+        if faults and not checked:
+            return [*faults]
+        chosen = self.chosen(fields(sets))
+        return [*faults, Sample(chosen)] if chosen else [*faults]
+
 
 def value(code: str, number: Decimal, unit: str) -> tuple[str, float | int] | None:
     """Name and value of a register as they are published; None where nothing tells what the number is.
@@ -177,12 +196,12 @@ def value(code: str, number: Decimal, unit: str) -> tuple[str, float | int] | No
     return re.split(r"[*&]", code)[0], float(number.scaleb(power))
 
 
-def data_sets(lines: Iterable[bytes]) -> tuple[list[tuple[str, list[str]]], list[bytes]]:
+def data_sets(lines: Iterable[bytes]) -> tuple[DataSets, list[bytes]]:
     """Data sets ``code(value)(value)...`` of a readout, in order, and the lines that hold something else.
 
     A line may hold several of them, or the values of the one before (gas, in DSMR 2 and 3).
     """
-    sets: list[tuple[str, list[str]]] = []
+    sets: DataSets = []
     bad: list[bytes] = []
     for line in lines:
         text, at = line.decode("latin-1").strip(), 0
@@ -205,3 +224,12 @@ def measured(values: list[str]) -> tuple[Decimal, str] | None:
         if found and (found[2] or len(values) == 1):
             return Decimal(found[1]), found[2] or ""
     return None
+
+
+def named(sets: DataSets) -> dict[str, Value]:
+    """Names and values of all data sets that say what they measure; of two of the same name the first."""
+    fields: dict[str, Value] = {}
+    for code, values in sets:
+        if (number := measured(values)) and (told := value(code, *number)):
+            fields.setdefault(*told)
+    return fields

@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 
 from agent.codec import encode_fields
 from agent.driver import Fault, Parser, Sample
+from agent.dsmr import crc16 as crc_arc
 from agent.model import FAULT_KINDS
 from agent.sml import BEGIN, ESCAPE, x25
 from agent.testing import FakeContext
 from drivers.d0 import D0Config, D0Parser
 from drivers.nmea import Nmea, NmeaConfig
 from drivers.p1 import P1Config, P1Parser
-from drivers.p1 import crc16 as crc_arc
 from drivers.sml import SmlConfig, SmlParser
 
 CASES = Path(__file__).parents[1] / "cases"

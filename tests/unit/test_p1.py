@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from agent.driver import Fault, Sample
+from agent.dsmr import LONGEST, Telegram, TelegramFramer, crc16
 from agent.testing import FakeContext
-from drivers.p1 import LONGEST, P1, P1Config, P1Parser, crc16
+from drivers.p1 import P1, P1Config, P1Parser
 
 
 def telegram(body: bytes, *, crc: bool = True) -> bytes:
@@ -79,3 +80,10 @@ def test_a_telegram_without_an_end_takes_no_more_than_its_limit() -> None:
         "too_long",
     ]
     assert fed.feed(telegram(line))[-1] == Sample({"power_import": 244.0})
+
+
+def test_the_framer_gives_the_lines_of_a_telegram_and_whether_a_crc_vouches_for_them() -> None:
+    line = b"1-0:1.7.0(00.244*kW)"
+    with_crc, without = telegram(line + b"\r\n"), telegram(line + b"\r\n", crc=False)
+    framer = TelegramFramer()
+    assert framer.feed(with_crc + without) == [Telegram([line + b"\r"], True), Telegram([line + b"\r"], False)]
