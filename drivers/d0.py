@@ -29,39 +29,15 @@ Sample::
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from functools import reduce
-from operator import xor
-from typing import Final, Literal, cast
+from typing import Literal, cast
 
 from pydantic import ConfigDict, Field, model_validator
 
-from agent.driver import Channel, Context, Driver, Fault, Handle, Parser, Port, Sample, SerialConfig, SerialLine, Value
-from agent.framing import SAMPLE
-from agent.obis import MeterSettings, data_sets, measured, value
+from agent.driver import Channel, Context, Driver, Fault, Handle, Parser, Port, Sample, SerialConfig, SerialLine
+from agent.iec62056 import BITS, SWITCH, WAKEUP, WAKEUP_PAUSE, ReadoutFramer, answer, question
+from agent.obis import MeterSettings, named
 from agent.quantity import Interval
-
-STX, ETX, ACK = b"\x02", b"\x03", b"\x06"
-LONGEST: Final = 16384
-"""Bytes of a readout: with fifteen past months some meters send 6 kB."""
-LONGEST_NAME: Final = 64
-"""Bytes of the identification: the standard's 23, and what some makers add."""
-RATES: Final = {b"%d" % n: 300 << n for n in range(7)}
-"""Speeds in mode C, by the character that offers them (section 6.3.2)."""
-RATES_B: Final = {bytes([65 + n]): 600 << n for n in range(6)}
-WAKEUP: Final = bytes(65)
-"""2.2 s at 300 baud, of which annex B asks for 2.1 to 2.3."""
-WAKEUP_PAUSE: Final = 1.6
-"""Seconds from there to the question: 1.5 to 1.7 (annex B)."""
-SWITCH: Final = 0.01
-"""Seconds after the last bit of "ACK 0 Z 0" until we listen at the new speed: a meter answers after 200 ms, but after
-20 where the third letter of its name is small (section 6.3.2)."""
-_FIRST: Final = re.compile(rb"[\x02!]")
-_NAME: Final = re.compile(rb"/[A-Za-z]{3}[^()!\x02\r\n]{1,60}\r?\n")
-"""An identification within a readout, which has broken off there. (A unit may hold a "/": "P/S".)"""
-BITS: Final = 10
-"""Of a character: start, seven, parity, stop."""
 
 
 class D0Config(SerialConfig, MeterSettings):
@@ -93,116 +69,19 @@ class D0Parser(Parser):
 
     def __init__(self, config: D0Config) -> None:
         self._config = config
-        self._buffer = bytearray()
-        self._skipped = bytearray()
-        self._in_step = False  # what is skipped was lost, and is not the tail of a readout
-        self.name = b""
-        """The identification, "/XXXZ...", of the readout that is coming in; b"" between readouts."""
-        self.ended = 0
-        """Readouts that have ended, well or not."""
+        self.framer = ReadoutFramer()
 
     def feed(self, data: bytes) -> Iterable[Sample | Fault]:
-        self._buffer += data
         items: list[Sample | Fault] = []
-        while self._begins(items) if not self.name else self._ends(items):
-            pass
+        for readout in self.framer.feed(data):
+            if isinstance(readout, Fault):
+                items.append(readout)
+            else:
+                items += self._config.reading(readout.lines, named, checked=readout.checked)
         return items
 
     def end(self) -> Iterable[Sample | Fault]:
-        left = (self.name + b"\r\n" + self._buffer)[:SAMPLE] if self.name else b""
-        self._buffer.clear()
-        self._skipped.clear()
-        self._in_step, self.name, self.ended = False, b"", 0
-        return [Fault("cut", "the stream ended within a readout", left)] if left else []
-
-    def _begins(self, items: list[Sample | Fault]) -> bool:
-        """Look for an identification; False if more bytes are needed."""
-        buffer = self._buffer
-        start = buffer.find(b"/")
-        self._skip(start if start >= 0 else len(buffer))
-        if start < 0:
-            return False
-        end = buffer.find(b"\n", 0, LONGEST_NAME)
-        if end < 0:
-            if len(buffer) < LONGEST_NAME:
-                return False
-            self._skip(1)
-            return True
-        name = bytes(buffer[:end]).strip()
-        if not re.fullmatch(rb"/[A-Za-z]{3}[ -~]+", name):  # noise, or the head's echo of what we sent, "/?!"
-            if name.startswith(b"/?"):
-                del buffer[: end + 1]
-            else:
-                self._skip(1)
-            return True
-        if self._in_step and self._skipped.strip(b"\0\r\n \x7f"):
-            items.append(Fault("syntax", "bytes between readouts", bytes(self._skipped)))
-        self._skipped.clear()
-        del buffer[: end + 1]
-        self.name, self._in_step = name, True
-        return True
-
-    def _skip(self, length: int) -> None:
-        self._skipped += self._buffer[: min(length, SAMPLE - len(self._skipped))]
-        del self._buffer[:length]
-
-    def _ends(self, items: list[Sample | Fault]) -> bool:
-        """Look for the end of the readout; False if more bytes are needed."""
-        buffer, limit = self._buffer, min(len(self._buffer), LONGEST)
-        first = _FIRST.search(buffer, 0, limit)
-        if first is not None and first[0] == STX:
-            begin = first.start() + 1
-            end = buffer.find(ETX, begin, limit - 1)
-            if end >= 0:
-                text, told = bytes(buffer[begin : end + 1]), buffer[end + 1]
-                self._leave(end + 2)
-                if (ours := reduce(xor, text)) != told:
-                    items.append(Fault("checksum", f"BCC {ours:02x}, not {told:02x}", text[:SAMPLE]))
-                    if (again := _last_name(text)) >= 0:  # its end is missing, and the next one's is here
-                        self._buffer[:0] = text[again:] + bytes([told])
-                    return True
-                items += self._readout(text[:-1], checked=True)
-                return True
-        elif first is not None:
-            end = buffer.find(b"\n", first.start(), limit)
-            text = bytes(buffer[: first.start()])
-            if end >= 0:
-                again = _last_name(text)
-                self._leave(again if again >= 0 else end + 1)
-                if again >= 0:
-                    items.append(Fault("syntax", "a readout without an end", text[: min(SAMPLE, again)]))
-                else:
-                    items += self._readout(text, checked=False)
-                return True
-        if len(buffer) < LONGEST:
-            return False
-        items.append(Fault("too_long", f"a readout of more than {LONGEST} bytes", bytes(buffer[:SAMPLE])))
-        self._leave(LONGEST)
-        self._in_step = False
-        return True
-
-    def _leave(self, length: int) -> None:
-        del self._buffer[:length]
-        self.name = b""
-        self.ended += 1
-
-    def _readout(self, text: bytes, *, checked: bool) -> list[Sample | Fault]:
-        lines = (line for line in text.replace(b"!", b"").splitlines() if line.strip(b" \0"))
-        sets, bad = data_sets(line for line in lines if not line.startswith(ACK))
-        faults = [Fault("syntax", "a line that is no data set", line[:SAMPLE]) for line in bad]
-        if faults and not checked:
-            return [*faults]
-        fields: dict[str, Value] = {}
-        for code, values in sets:
-            if (number := measured(values)) and (named := value(code, *number)):
-                fields.setdefault(*named)
-        fields = self._config.chosen(fields)
-        return [*faults, Sample(fields)] if fields else [*faults]
-
-
-def _last_name(text: bytes) -> int:
-    """Where the last identification in text begins, or -1."""
-    return max((found.start() for found in _NAME.finditer(text)), default=-1)
+        return self.framer.end()
 
 
 class D0(Driver):
@@ -247,7 +126,7 @@ class D0(Driver):
             self._request()
 
     def _request(self) -> None:
-        self._port.write(b"/?%s!\r\n" % self.config.address.encode())
+        self._port.write(question(self.config.address))
         self._expect()
 
     def _readable(self) -> None:
@@ -255,25 +134,23 @@ class D0(Driver):
         if parser is None:
             return
         items = list(parser.feed(data))
-        if items or parser.ended:
+        if items or parser.framer.ended:
             self._done(items)
-        elif parser.name and not self._accepted:
+        elif parser.framer.name and not self._accepted:
             self._accepted = True
-            self._accept(parser.name[4:5])
+            self._accept(parser.framer.name[4:5])
         elif self._expecting:
             self._expect()
 
     def _accept(self, offer: bytes) -> None:
         """The meter has said its name, and with it the speed that it can."""
-        if offer in RATES:
-            answer = ACK + b"0" + (offer if self.config.fast else b"0") + b"0\r\n"
-            self._port.write(answer)
-            if self.config.fast:
-                self._after(len(answer) * BITS / self._rate + SWITCH, self._go_on, RATES[offer])
-                return
-        elif offer in RATES_B and self.config.fast:
-            self._switch(RATES_B[offer])
-        self._expect()
+        told, rate = answer(offer, fast=self.config.fast)
+        if told:
+            self._port.write(told)
+        if told and rate is not None:  # at the old speed until the last bit is out
+            self._after(len(told) * BITS / self._rate + SWITCH, self._go_on, rate)
+        else:
+            self._go_on(rate or self._rate)
 
     def _go_on(self, rate: int) -> None:
         self._switch(rate)

@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from agent.driver import Fault, Sample
+from agent.iec62056 import LONGEST, answer
 from agent.testing import FakeContext
-from drivers.d0 import D0, LONGEST, D0Config, D0Parser
+from drivers.d0 import D0, D0Config, D0Parser
 
 BLOCK = b"1.8.0(0000502.853*kWh)\r\n16.7.0(00.250*kW)\r\n!\r\n\x03"
 READING = Sample({"energy_import": 502.853, "power": 250.0})
@@ -176,3 +177,18 @@ def test_what_can_never_work_is_refused(options: dict[str, Any], said: str) -> N
     parser(port="socket://10.0.0.2:4000", fast=False)
     parser(port="socket://10.0.0.2:4000", mode="push")
     parser(port="rfc2217://10.0.0.2:4000")
+
+
+@pytest.mark.parametrize(
+    ("offer", "fast", "told", "rate"),
+    [
+        (b"5", True, b"\x06050\r\n", 9600),  # mode C
+        (b"5", False, b"\x06000\r\n", None),
+        (b"C", True, b"", 2400),  # mode B: it goes on at its speed, whatever we say
+        (b"C", False, b"", None),
+        (b" ", True, b"", None),  # mode A
+        (b"", True, b"", None),
+    ],
+)
+def test_what_is_said_to_an_offered_speed(offer: bytes, fast: bool, told: bytes, rate: int | None) -> None:
+    assert answer(offer, fast=fast) == (told, rate)
