@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from agent.driver import Fault, Parser, PortError, Sample
+from agent.nmea import LONGEST, read_fields
 from agent.testing import FakeContext
-from drivers.nmea import LONGEST, Nmea, NmeaConfig
+from drivers.nmea import Nmea, NmeaConfig
 
 
 def sentence(body: str) -> bytes:
@@ -193,3 +194,12 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         FakeContext("gps").start(Nmea, port="/dev/ttyACM0")
     monkeypatch.undo()
     assert Nmea.lacks(None) is None
+
+
+def test_fields_are_in_our_units_and_without_a_fix_there_is_no_position() -> None:
+    moving = {"lat": 48.1, "lon": 11.5, "spd": 10.0, "mv": 3.1, "mvEW": "W", "status": "A"}
+    assert read_fields("RMC", moving) == {
+        "latitude": 48.1, "longitude": 11.5, "speed": 5.144, "magnetic_variation": -3.1, "valid": True,
+    }  # fmt: skip
+    assert read_fields("RMC", {**moving, "status": "V"}) == {"magnetic_variation": -3.1, "valid": False}
+    assert read_fields("GGA", {"lat": 0.0, "lon": 0.0, "quality": 0, "numSV": 3}) == {"fix": 0, "satellites": 3}
