@@ -103,3 +103,16 @@ class PulseMeter:
         if quiet > 0:
             self._rate = min(self._rate, 1e9 / quiet)
         return self._rate
+
+    @classmethod
+    def saved(cls, state: object) -> PulseMeter:
+        """One that goes on from ``state``; from nothing where somebody has written something else."""
+        match state:
+            case [int(pulses), int(lost)]:
+                return cls(pulses, lost)
+            case _:
+                return cls()
+
+    def state(self) -> list[int]:
+        """What to save of it."""
+        return [self.pulses, self.lost]

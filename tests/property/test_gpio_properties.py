@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.driver import Fault, Sample
+from agent.driver_gpio import EdgeParser
 from agent.edges import EVENT, FALLING, RISING, PulseMeter
-from drivers.gpio import EdgeParser, Gpio
+from drivers.gpio import Gpio
 
 CONFIG: dict[str, Any] = {
     "name": "io",
