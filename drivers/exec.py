@@ -42,26 +42,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from agent.driver import (
-    ChildEnded,
-    Context,
-    DeviceConfig,
-    DeviceLost,
-    Driver,
-    Fault,
-    Handle,
-    Parser,
-    Port,
-    PortError,
-)
+from agent.driver import Context, DeviceConfig, DeviceLost, Driver, Fault, Parser, Port
+from agent.driver_child import Runs
 from agent.driver_lines import LineFormat, LineParser
 from agent.framing import ENDINGS
 from agent.ports_child import ChildPort, open_child
-from agent.ports_opening import Opening
 from agent.quantity import Interval
-
-GRACE: Final = 2.0
-"""Seconds between SIGTERM and SIGKILL."""
 
 WHOLE: Final = b"\0"
 """Ends the output of a run that is one line: a byte that no text has."""
@@ -138,22 +124,17 @@ class Exec(Driver):
         return None if self.config.interval else self._start()
 
     def start(self, port: Port | None) -> None:
-        self._opening: Opening[ChildPort] | None = None
-        self._child: ChildPort | None = None
-        self._watch: Handle | None = None
-        self._late = False
-        if port is None:
-            self.ctx.every(self.config.interval, self._due, first_after=0.0, name="run")
-        else:
+        self._runs: Runs | None = None
+        if port is not None:
             self.ctx.stream(port, self.parser(), on_end=self._over)
+            return
+        interval = self.config.interval
+        self._runs = Runs(self.ctx, self._start, self.parser, limit=self.config.timeout or interval)
+        self.ctx.every(interval, self._runs.begin, first_after=0.0, name="run")
 
     def stop(self) -> None:
-        if self._opening is not None:
-            self._opening.abandon()
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._child is not None:
-            self._child.close()
+        if self._runs is not None:
+            self._runs.stop()
 
     def _start(self) -> ChildPort:
         """On a worker: fork and execute."""
@@ -161,43 +142,6 @@ class Exec(Driver):
         ending = WHOLE if config.whole else ENDINGS[config.ending] or b"\n"
         opener = partial(open_child, directory=config.directory, environment=config.environment, ending=ending)
         return self.ctx.open_port(config.words()[0], opener, config.words())
-
-    def _due(self) -> None:
-        if self._opening is not None:
-            self.ctx.emit(Fault("timeout", "the run before has not ended"))
-        elif not self.ctx.blocked:
-            self._late = False
-            self._opening = Opening(self._start)
-            self.ctx.submit(self._opening.run, on_done=self._started, on_error=self._refused)
-
-    def _refused(self, error: BaseException) -> None:
-        self._opening = None
-        if not isinstance(error, PortError):
-            raise error
-        self.ctx.lost(str(error))  # what has to be installed or mended: said once, tried ever more slowly
-
-    def _started(self, child: ChildPort) -> None:
-        self._child = child
-        self._watch = self.ctx.stream(child, self.parser(), on_end=self._ended)
-        self._deadline = self.ctx.after(self.config.timeout or self.config.interval, self._too_late, name="deadline")
-
-    def _too_late(self) -> None:
-        assert self._child is not None
-        self._late = True
-        self._child.terminate()
-        self._deadline = self.ctx.after(GRACE, self._child.kill, name="kill")
-
-    def _ended(self, end: DeviceLost) -> None:
-        """One run is over, and all that it printed has been parsed."""
-        self._deadline.cancel()
-        if self._child is not None:
-            self._child.close()
-        self._opening = self._child = self._watch = None
-        if self._late:
-            limit = self.config.timeout or self.config.interval
-            self.ctx.emit(Fault("timeout", f"not at its end after {limit:g} s; {end}"))
-        elif not isinstance(end, ChildEnded) or end.status:
-            self.ctx.emit(Fault("exit", str(end)))
 
     def _over(self, end: DeviceLost) -> None:
         """The command that should run on has ended."""

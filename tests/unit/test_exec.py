@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from agent.driver import ChildEnded, Fault, PortError, Sample
+from agent.driver_child import GRACE
 from agent.testing import FakeContext, FakePort
-from drivers.exec import GRACE, Exec, ExecConfig
+from drivers.exec import Exec, ExecConfig
 
 SCALAR = {"format": "scalar", "command": ["gauge"]}
 
@@ -166,7 +167,7 @@ def test_it_closes_what_is_being_started_when_it_stops() -> None:
     ctx = FakeContext("d", ports={"gauge": child}, work="deferred")
     driver = ctx.start(Exec, **SCALAR, interval=10)
     ctx.run()
-    opening = driver._opening
+    opening = driver._runs._opening
     assert opening is not None
     ctx.stop()
     opening.run()  # the worker was at it, and is not told to stop

@@ -199,6 +199,7 @@ def test_the_event_manager_is_a_library_of_its_own(path: Path) -> None:
 def test_a_driver_imports_the_contract_alone(path: Path) -> None:
     allowed = {
         "agent.driver",
+        "agent.driver_child",
         "agent.driver_chips",
         "agent.driver_frames",
         "agent.driver_gpio",
