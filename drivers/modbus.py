@@ -72,22 +72,13 @@ Sample::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
-
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from agent.driver import Context, Done, Driver, Fault, Handle, Parser, PollConfig, Port, PortError, Sample, Value
+from agent.driver import Context, Done, Driver, Parser, PollConfig, Port, PortError, Value
+from agent.driver_modbus import Conversation, ModbusParser, Timing, tcp_address
 from agent.modbus import Unit, unit_plans
-from agent.modbus_bus import Bus, Garbled, Outcome, Question, Silence
+from agent.modbus_bus import Bus
 from agent.quantity import Interval
-
-if TYPE_CHECKING:
-    from agent.modbus_pdu import Exchange
-
-QUIET: Final = 0.1
-"""Seconds of silence after which what came is all: six times the 16 ms for which a USB adapter may hold bytes back."""
 
 
 class ModbusConfig(PollConfig):
@@ -140,67 +131,6 @@ class ModbusConfig(PollConfig):
         return 0.00175 if self.baudrate > 19200 else 3.5 * self.character
 
 
-def tcp_address(url: str) -> tuple[str, int]:
-    """Host and port of ``tcp://host[:port]``. Raises ValueError."""
-    try:
-        parts = urlsplit(url)
-        host, number = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"{error}; write tcp://host or tcp://host:port") from None
-    if not host or number == 0 or parts.path or parts.query or parts.username:
-        raise ValueError("write tcp://host or tcp://host:port")
-    return host, number or 502
-
-
-class ModbusParser(Parser):
-    """The answers of all units, round after round, to samples: for recordings, which hold no questions."""
-
-    def __init__(self, config: ModbusConfig) -> None:
-        self._config = config
-        self._bus = Bus(unit_plans(config.unit), interval=1.0, timeout=1.0)
-        self._exchange: Exchange | None = None
-
-    def feed(self, data: bytes) -> Iterable[Sample | Fault]:
-        items: list[Sample | Fault] = []
-        while data:
-            exchange = self._exchange or self._ask()
-            outcome = exchange.feed(data)
-            if outcome is None:
-                break
-            data, self._exchange = exchange.rest, None
-            if exchange.skipped:
-                items.append(Fault("noise", f"{exchange.skipped} bytes before an answer", exchange.noise))
-            items += self._bus.settle(outcome, 0.0)
-        return items
-
-    def end(self) -> Iterable[Sample | Fault]:
-        exchange, self._exchange = self._exchange, None
-        if exchange is None or not (skipped := exchange.end())[0]:
-            return []
-        self._bus = Bus(unit_plans(self._config.unit), interval=1.0, timeout=1.0)
-        return [Fault("cut", f"{skipped[0]} bytes at the end: {exchange.why}", skipped[1])]
-
-    def _ask(self) -> Exchange:
-        question = self._bus.next(0.0)
-        if question is None:
-            self._bus.tick(0.0)
-            question = self._bus.next(0.0)
-        assert question is not None, "every round has a question"
-        self._exchange = exchange_for(self._config, question, None)
-        return self._exchange
-
-
-def exchange_for(config: ModbusConfig, question: Question, transaction: int | None) -> Exchange:
-    """The frame that asks question, and what finds its answer; transaction None: whatever number the answer has."""
-    from agent.modbus_pdu import RtuExchange, TcpExchange
-
-    if not config.tcp:
-        return RtuExchange(question)
-    made = TcpExchange(question, transaction or 0)
-    made.any_transaction = transaction is None
-    return made
-
-
 class Modbus(Driver):
     """Modbus units on a bus: registers, coils and inputs, over serial lines (RTU), serial servers and TCP."""
 
@@ -238,105 +168,19 @@ class Modbus(Driver):
     def start(self, port: Port | None) -> None:
         assert port is not None, "open() gives a port"
         config: ModbusConfig = self.config
-        self._port = port
-        self._bus = Bus(
+        bus = Bus(
             self._plans,
             interval=config.interval,
             timeout=config.answer_timeout,
             retries=config.retries,
             longest=config.longest_pause,
         )
-        self._transaction = 0
-        self._exchange: Exchange | None = None
-        self._timers: list[Handle] = []
-        self._pausing = False
-        self._heard = self._free_at = self.ctx.now()
-        self.ctx.watch(port, self._readable)
-        self.ctx.every(config.interval, self._tick, first_after=0.0, name="round")
-
-    def _tick(self) -> None:
-        if not self.ctx.blocked:
-            self.ctx.emit(*self._bus.tick(self.ctx.now()))
-            self._next()
-
-    def _next(self) -> None:
-        """Ask the next question, when the line has been silent for long enough."""
-        if self._exchange is not None or self._pausing:
-            return
-        now = self.ctx.now()
-        if now < self._free_at:
-            self._pausing = True
-            self.ctx.after(self._free_at - now, self._silent, name="silence")
-            return
-        question = self._bus.next(now)
-        if question is None:
-            return
-        self._transaction = self._transaction % 0xFFFF + 1
-        self._exchange = exchange_for(self.config, question, self._transaction)
-        self._port.write(self._exchange.frame)
-        # The kernel has the question at once; on the line it is when its last character has been sent.
-        sending = len(self._exchange.frame) * self.config.character
-        self._timers = [self.ctx.after(sending + self.config.answer_timeout, self._late, name="answer")]
-
-    def _silent(self) -> None:
-        self._pausing = False
-        self._next()
-
-    def _readable(self) -> None:
-        if data := self._port.read():
-            self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        self._heard = self.ctx.now()
-        exchange = self._exchange
-        if exchange is None:
-            self._free_at = self._heard + self.config.quiet_before
-            self.ctx.emit(Fault("noise", "bytes that nobody asked for, as a late answer", data))
-        elif (outcome := exchange.feed(data)) is not None:
-            skipped, noise = exchange.end()
-            if skipped:
-                self.ctx.emit(Fault("noise", f"{skipped} bytes beside an answer: {exchange.why}", noise))
-            self._settle(outcome)
-        elif len(self._timers) == 1 and not self.config.tcp:
-            self._timers.append(self.ctx.after(QUIET, self._quiet, name="quiet"))
-
-    def _overtaken(self, exchange: Exchange | None) -> bool:
-        """The answer came while the loop was held up: a timer that is due comes before a port that is readable."""
-        self._readable()
-        return self._exchange is not exchange
-
-    def _quiet(self) -> None:
-        """Something came a while ago: if nothing has followed, and it could have been an answer, it was garbled."""
-        exchange = self._exchange
-        assert exchange is not None, "its timers end with it"
-        if self._overtaken(exchange):
-            return
-        del self._timers[1:]
-        left = self._heard + QUIET - self.ctx.now()
-        if left > 0.001:
-            self._timers.append(self.ctx.after(left, self._quiet, name="quiet"))
-        elif exchange.skipped + len(exchange.rest) >= 5:  # the shortest answer; less is a glitch on the line
-            self._settle(Garbled(exchange.why, exchange.end()[1]))
-
-    def _late(self) -> None:
-        exchange = self._exchange
-        assert exchange is not None, "its timers end with it"
-        if not self._overtaken(exchange):
-            _, noise = exchange.end()
-            self._settle(Silence(exchange.why, noise))
-
-    def _settle(self, outcome: Outcome) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        self._exchange = None
-        now = self.ctx.now()
-        self._free_at = now + self.config.quiet_before
-        self.ctx.emit(*self._bus.settle(outcome, now))
-        self._next()
+        timing = Timing(config.character, config.quiet_before, config.answer_timeout)
+        self._conversation = Conversation(self.ctx, port, bus, timing, tcp=config.tcp)
+        self._conversation.start(config.interval)
 
     def set(self, output: str, value: Value, done: Done) -> None:
-        self._bus.write(output, value, done)
-        self._next()
+        self._conversation.write(output, value, done)
 
     def parser(self) -> Parser:
-        return ModbusParser(self.config)
+        return ModbusParser(self.config.unit, tcp=self.config.tcp)

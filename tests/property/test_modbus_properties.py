@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.driver import Fault, Sample
+from agent.driver_modbus import ModbusParser
 from agent.modbus import Register, Unit, plan, unit_plans
 from agent.modbus_bus import Answer, Bus, Question, Silence
 from agent.modbus_pdu import RtuExchange
-from drivers.modbus import ModbusConfig, ModbusParser
+from drivers.modbus import ModbusConfig
 
 EXAMPLES = int(os.environ.get("OUTSTATION_FUZZ", "40"))
 """More for a long run, as `OUTSTATION_FUZZ=1000000`."""
@@ -40,7 +41,8 @@ WIRE = st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=30).m
 
 
 def parser(port: str) -> ModbusParser:
-    return ModbusParser(ModbusConfig(name="bus", driver="modbus", port=port, unit=UNITS))
+    config = ModbusConfig(name="bus", driver="modbus", port=port, unit=UNITS)
+    return ModbusParser(config.unit, tcp=config.tcp)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from agent.driver_modbus import QUIET, tcp_address
 from agent.fields import FieldError
 from agent.modbus import Register, Unit, plan, shortest, unit_plans
 from agent.modbus_bus import Answer, Question, Refusal
 from agent.modbus_pdu import Exchange, RtuExchange, TcpExchange, request
 from agent.testing import FakeContext
-from drivers.modbus import QUIET, Modbus, ModbusConfig, tcp_address
+from drivers.modbus import Modbus, ModbusConfig
 
 
 def register(name: str = "r", address: int = 0, **options: Any) -> Register:
