@@ -29,13 +29,14 @@ Sample::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal, cast
 
 from pydantic import ConfigDict, Field, model_validator
 
-from agent.driver import Channel, Context, Driver, Fault, Handle, Parser, Port, Sample, SerialConfig, SerialLine
-from agent.iec62056 import BITS, SWITCH, WAKEUP, WAKEUP_PAUSE, ReadoutFramer, answer, question
+from agent.driver import Channel, Context, Driver, Fault, Parser, Port, Sample, SerialConfig, SerialLine
+from agent.driver_readout import Asking
+from agent.iec62056 import Readout, ReadoutFramer
 from agent.obis import MeterSettings, named
 from agent.quantity import Interval
 
@@ -63,25 +64,29 @@ class D0Config(SerialConfig, MeterSettings):
             raise ValueError("a port behind socket:// cannot change its speed: say fast = false, or use rfc2217://")
         return self
 
+    def readout(self, readout: Readout) -> list[Sample | Fault]:
+        """What a readout says, of what is to be published."""
+        return self.reading(readout.lines, named, checked=readout.checked)
+
 
 class D0Parser(Parser):
     """Bytes to readouts: one Sample each."""
 
     def __init__(self, config: D0Config) -> None:
         self._config = config
-        self.framer = ReadoutFramer()
+        self._framer = ReadoutFramer()
 
     def feed(self, data: bytes) -> Iterable[Sample | Fault]:
         items: list[Sample | Fault] = []
-        for readout in self.framer.feed(data):
+        for readout in self._framer.feed(data):
             if isinstance(readout, Fault):
                 items.append(readout)
             else:
-                items += self._config.reading(readout.lines, named, checked=readout.checked)
+                items += self._config.readout(readout)
         return items
 
     def end(self) -> Iterable[Sample | Fault]:
-        return self.framer.end()
+        return self._framer.end()
 
 
 class D0(Driver):
@@ -101,84 +106,18 @@ class D0(Driver):
 
     def start(self, port: Port | None) -> None:
         assert port is not None, "open() gives a port"
-        if self.config.mode == "push":
+        config: D0Config = self.config
+        if config.mode == "push":
             self.ctx.stream(port, self.parser())
             return
-        self._port = cast(SerialLine, port)
-        self._parser: D0Parser | None = None
-        self._accepted = False  # the speed that the meter offers has been answered
-        self._rate = self.config.baudrate
-        self._timer: Handle | None = None
-        self._expecting = False
-        self.ctx.watch(port, self._readable)
-        self.ctx.every(self.config.interval, self.ask, first_after=0.0)
-
-    def ask(self) -> None:
-        """Ask now, unless a readout is still coming in, or nobody would take it."""
-        if self._parser is not None or self.ctx.blocked:
-            return
-        self._parser, self._accepted = self.parser(), False
-        self._switch(self.config.baudrate)
-        if self.config.wakeup:
-            self._port.write(WAKEUP)
-            self._after(len(WAKEUP) * BITS / self.config.baudrate + WAKEUP_PAUSE, self._request)
-        else:
-            self._request()
-
-    def _request(self) -> None:
-        self._port.write(question(self.config.address))
-        self._expect()
-
-    def _readable(self) -> None:
-        data, parser = self._port.read(), self._parser
-        if parser is None:
-            return
-        items = list(parser.feed(data))
-        if items or parser.framer.ended:
-            self._done(items)
-        elif parser.framer.name and not self._accepted:
-            self._accepted = True
-            self._accept(parser.framer.name[4:5])
-        elif self._expecting:
-            self._expect()
-
-    def _accept(self, offer: bytes) -> None:
-        """The meter has said its name, and with it the speed that it can."""
-        told, rate = answer(offer, fast=self.config.fast)
-        if told:
-            self._port.write(told)
-        if told and rate is not None:  # at the old speed until the last bit is out
-            self._after(len(told) * BITS / self._rate + SWITCH, self._go_on, rate)
-        else:
-            self._go_on(rate or self._rate)
-
-    def _go_on(self, rate: int) -> None:
-        self._switch(rate)
-        self._expect()
-
-    def _switch(self, rate: int) -> None:
-        if rate != self._rate:
-            self._port.set_baudrate(rate)
-            self._rate = rate
-
-    def _silent(self) -> None:
-        assert self._parser is not None, "the timer ends with the readout"
-        self._done([*self._parser.end(), Fault("timeout", f"silent for {self.config.answer_timeout:g} s")])
-
-    def _done(self, items: list[Sample | Fault]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._parser = None
-        self.ctx.emit(*items)
-
-    def _expect(self) -> None:
-        """The meter has the word: this much silence, and it is given up."""
-        self._after(self.config.answer_timeout, self._silent)
-        self._expecting = True
-
-    def _after(self, delay: float, fn: Callable[..., object], *args: object) -> None:
-        """One timer at a time: our own next step, or the deadline."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.ctx.after(delay, fn, *args)
-        self._expecting = False
+        asking = Asking(
+            self.ctx,
+            cast(SerialLine, port),
+            config.readout,
+            baudrate=config.baudrate,
+            address=config.address,
+            fast=config.fast,
+            wakeup=config.wakeup,
+            silence=config.answer_timeout,
+        )
+        asking.start(config.interval)

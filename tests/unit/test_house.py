@@ -205,6 +205,7 @@ def test_a_driver_imports_the_contract_alone(path: Path) -> None:
         "agent.driver_gpio",
         "agent.driver_lines",
         "agent.driver_modbus",
+        "agent.driver_readout",
         "agent.driver_worker",
         "agent.dsmr",
         "agent.edges",
@@ -325,6 +326,12 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 
 
 # ---- drivers
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if module_name(p).startswith("drivers.")], ids=relative)
+def test_a_driver_is_read_at_one_sitting(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= 200, "what has a meaning or a life of its own is a module below it (docs/decisions/068)"
 
 
 def entry_points() -> dict[str, str]:
