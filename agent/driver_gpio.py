@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.driver import Channel, Context, Fault, GpioLine, Handle, Output, Parser, Sample, Value
 from agent.edges import Edge, EdgeFramer, PulseMeter
+from agent.logline import line
 from agent.quantity import Duration, Interval
 
 MOST_LINES: Final = 64  # of one request: GPIO_V2_LINES_MAX
@@ -224,7 +225,7 @@ class Switches:
 
     def _fall_back(self, name: str) -> None:
         self._cancel_pulse(name)
-        self._ctx.log.warning("output.fallback device=%s output=%s", self._ctx.device, name)
+        self._ctx.log.warning(line("output.fallback", device=self._ctx.device, output=name))
         self._switch(name, self._outputs[name].fallback == "on")
 
     def _switch(self, name: str, active: bool) -> None:
