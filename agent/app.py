@@ -34,6 +34,7 @@ from agent.supervisor import Supervisor
 from agent.systemd import Notifier
 
 if TYPE_CHECKING:
+    from agent.fleet import Fleet
     from agent.homeassistant_announcer import Announcer
     from agent.parsing import ParsingHost
 
@@ -134,6 +135,9 @@ class Agent:
             },
         )
         self._clock_watch = StepWatch()
+        self.fleet = self._make_fleet()
+        self.successor: Config | None = None
+        """What begins anew in this process, when this agent has ended: a configuration that takes a restart."""
         self._exit = EX_OK
         self.end = CleanEnd(
             self.manager, config, self.supervisor, self.publisher, self.outbox, on_end=self._closed, log=log
@@ -155,6 +159,21 @@ class Agent:
             retain=self.publisher.retain,
             subscribe=self.link.subscribe,
             changed=lambda: self.publisher.retain(self.topics.info, self._info()),
+        )
+
+    def _make_fleet(self) -> Fleet | None:
+        if not self.config.fleet.enabled:
+            return None
+        from agent.fleet import Fleet
+
+        return Fleet(
+            self.manager,
+            self.clock,
+            self.config,
+            self.reloader,
+            subscribe=self.link.subscribe,
+            retain=self.publisher.retain,
+            restart=self._restart,
         )
 
     # -- running ----------------------------------------------------------------------------------------------------
@@ -220,6 +239,8 @@ class Agent:
             if self.announcer is not None:
                 self.announcer.start()
             self.publisher.retain(self.topics.info, self._info())
+            if self.fleet is not None:
+                self.fleet.start()
             self.link.start()
             self.reloader.ready()
             self.control.start()  # the outbox is ours now, and so is the socket beside it
@@ -233,6 +254,8 @@ class Agent:
         self.commands.message(topic, payload, retained)
         if self.announcer is not None:
             self.announcer.message(topic, payload, retained)
+        if self.fleet is not None:
+            self.fleet.message(topic, payload)
 
     def _watch_clock(self) -> None:
         self._clock_watch.start()
@@ -314,6 +337,10 @@ class Agent:
 
     def _stop(self, number: int) -> None:
         name = signal.Signals(number).name
+        if self.successor is not None:  # on the way to a restart, which is not wanted any more
+            self.successor = None
+            self.notifier.stopping()
+            return
         if self.end.begun:
             log.warning(line("agent.forced", signal=name, unsent=self.outbox.depth))
             self._exit = 128 + number
@@ -325,8 +352,18 @@ class Agent:
         self.notifier.stopping()
         self.end.begin()
 
+    def _restart(self, config: Config) -> None:
+        """End as at a stop, for ``run`` to begin anew with this configuration; systemd sees a reload."""
+        if not self.end.begun:
+            self.successor = config
+            self.reloader.end()
+            log.info(line("agent.restarting", timeout_s=self.config.agent.stop_timeout, waiting=self.outbox.depth))
+            self.notifier.reloading(self.clock.mono_ns())
+            self.end.begin()
+
     def _closed(self) -> None:
         self.control.close()
+        self._clock_watch.close()
         log.info(line("agent.stopped", unsent=self.outbox.depth))
         self.manager.terminate()
 
@@ -347,4 +384,7 @@ def run(config: Config, load: Callable[[], Config]) -> int:
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     bound_heap()
-    return Agent(config, load=load).run()
+    agent = Agent(config, load=load)
+    while not (status := agent.run()) and agent.successor is not None:
+        agent = Agent(agent.successor, load=load)
+    return status

@@ -132,7 +132,7 @@ def run(file: str, log_level: str) -> None:
         with lazily("secrets", "importlib.metadata:entry_points"):
             import pydantic.plugin._loader
             import pydantic.types  # noqa: F401
-        config = load_config(file)
+        config = load_config(file, set_aside=True)
 
         from agent import app, log
     finally:

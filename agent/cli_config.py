@@ -53,21 +53,21 @@ def config_option(command: Command) -> Command:
     )(command)
 
 
-def read_config(file: str) -> Config:
-    """Raises ConfigError with all that is wrong."""
+def read_config(file: str, *, set_aside: bool = False) -> Config:
+    """Raises ConfigError with all that is wrong. set_aside: see ``agent.config.load``."""
     from agent.config import load
     from agent.registry import discover
 
-    return load(file, discover())
+    return load(file, discover(), set_aside=set_aside)
 
 
-def load_config(file: str) -> Config:
+def load_config(file: str, *, set_aside: bool = False) -> Config:
     """Ends the command where the configuration is wrong."""
     from agent.errors import ConfigError
 
     if not file:
         raise click.BadParameter("the name of the file is empty", param_hint="--config")
     try:
-        return read_config(file)
+        return read_config(file, set_aside=set_aside)
     except ConfigError as error:
         raise ConfigFailure(error) from None

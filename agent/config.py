@@ -12,6 +12,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +25,7 @@ from agent.config_lines import KeyPath
 from agent.config_words import explained, nearest, shown, suggestion
 from agent.driver import DeviceConfig, Driver
 from agent.errors import ConfigError, PluginError, Problem
+from agent.fleet_settings import FleetSettings
 from agent.mqtt_settings import MqttSettings
 from agent.outbox_settings import OutboxSettings
 from agent.quantity import Duration, Interval
@@ -133,7 +135,10 @@ class Device(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All that the files say, checked. ``overridden``: (key, the place that lost, the place that counts)."""
+    """All that the files say, checked. ``overridden``: (key, the place that lost, the place that counts).
+
+    set_aside: why the layers of the fleet were left out.
+    """
 
     files: tuple[str, ...]
     agent: AgentSettings
@@ -144,8 +149,10 @@ class Config:
     workers: WorkersSettings
     status: StatusSettings
     homeassistant: HomeAssistantSettings
+    fleet: FleetSettings
     devices: tuple[Device, ...]
     overridden: tuple[tuple[str, Place, Place], ...] = ()
+    set_aside: tuple[Problem, ...] = ()
 
     def with_devices(self, devices: tuple[Device, ...]) -> Config:
         """The same with other devices."""
@@ -161,21 +168,39 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "workers": WorkersSettings,
     "status": StatusSettings,
     "homeassistant": HomeAssistantSettings,
+    "fleet": FleetSettings,
 }
 
 
-def load(path: str | os.PathLike[str], registry: Registry) -> Config:
-    """Read a file and its drop-ins. Imports the drivers that they name. Raises ConfigError with all that is wrong.
+def load(path: str | os.PathLike[str], registry: Registry, *, set_aside: bool = False) -> Config:
+    """Read a file, its drop-ins and the layers of the fleet. Imports the drivers that they name.
 
+    Raises ConfigError with all that is wrong; set_aside: not where the files alone are good, for then the layers are
+    left out: a board that an update of its files or of the agent has made them wrong for must stay within reach.
     Files that cannot be read, or are not TOML, are reported before anything that stands in the others is judged: what
     seems to be missing may stand in them.
     """
     merged, problems = read(os.fspath(path))
     if problems:
         raise ConfigError(problems)
+    layers = 0
+    if "fleet" in merged.data:
+        from agent.fleet_layers import add_layers  # nothing that the others need
+
+        layers = add_layers(merged, default_id())
+    try:
+        return _checked(merged, registry)
+    except ConfigError as error:
+        if not layers or not set_aside:
+            raise
+        return replace(_checked(read(os.fspath(path))[0], registry), set_aside=error.problems)
+
+
+def _checked(merged: Merged, registry: Registry) -> Config:
     check = _Check(merged, registry)
     sections = {name: check.section(name, model) for name, model in SECTIONS.items()}
     check.format(sections["mqtt"], sections["homeassistant"])
+    check.fleet(sections["fleet"], sections["agent"])
     devices = check.devices()
     check.unknown_sections()
     if check.problems:
@@ -248,6 +273,15 @@ class _Check:
                 f"Home Assistant cannot read mqtt.format = {quoted(mqtt.format)}",
                 f"it reads {' and '.join(map(quoted, DISCOVERABLE))}",
             )
+
+    def fleet(self, fleet: FleetSettings | None, agent: AgentSettings | None) -> None:
+        """Note a problem if documents could not be checked here, or would stand below this very agent."""
+        if fleet is None or not fleet.enabled:
+            return
+        if find_spec("cryptography") is None:
+            self.problem(("fleet", "enabled"), "cryptography is not installed", "pip install 'outstation[fleet]'")
+        if agent is not None and agent.id == "fleet":
+            self.problem(("agent", "id"), "the fleet's documents stand below that topic", "any other name")
 
     def home(self, key: str | int, path: KeyPath) -> str | None:
         """The section that knows this key, if it is another one."""

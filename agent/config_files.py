@@ -54,6 +54,33 @@ class Merged:
         self.files.append(file)
         self._merge(self.data, data, (), file, lines)
 
+    def amend(self, file: str, data: dict[str, Any], lines: dict[KeyPath, int]) -> None:
+        """As ``add``, but a ``[[device]]`` whose name is there already changes that device, key by key."""
+        self.files.append(file)
+        old, new = self.data.get("device"), data.get("device")
+        known = {
+            table["name"]: index
+            for index, table in enumerate(old if isinstance(old, list) else ())
+            if isinstance(table, dict) and isinstance(table.get("name"), str)
+        }
+        fresh: list[Any] = []
+        moved = {path: line for path, line in lines.items() if path[:1] != ("device",) or len(path) < 2}
+        for index, table in enumerate(new if isinstance(new, list) else ()):
+            name = table.get("name") if isinstance(table, dict) else None
+            at = known.get(name) if isinstance(name, str) else None
+            # Where its keys are going to stand: in the device of that name, or in the list of the new ones.
+            place = len(fresh) if at is None else at
+            here = {("device", place, *path[2:]): line for path, line in lines.items() if path[:2] == ("device", index)}
+            if at is None:
+                fresh.append(table)
+                moved.update(here)
+            else:
+                changes = {key: value for key, value in table.items() if key != "name"}
+                self._merge(self.data["device"][at], changes, ("device", at), file, here)
+        if isinstance(new, list):
+            data = {key: value for key, value in data.items() if key != "device"} | ({"device": fresh} if fresh else {})
+        self._merge(self.data, data, (), file, moved)
+
     def _merge(
         self, into: dict[str, Any], new: dict[str, Any], path: KeyPath, file: str, lines: dict[KeyPath, int]
     ) -> None:
@@ -100,20 +127,27 @@ def read(path: str) -> tuple[Merged, list[Problem]]:
         if isinstance(text, Problem):
             problems.append(text)
             continue
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            problems.append(_syntax(file, text, error))
-        except ValueError:  # CPython's sys.set_int_max_str_digits
-            problems.append(_whole(file, "a number of over 4300 digits", "nothing here needs that"))
-        except RecursionError:
-            problems.append(_whole(file, _DEEP, "nothing here needs that"))
+        parsed = parse(file, text)
+        if isinstance(parsed, Problem):
+            problems.append(parsed)
         else:
-            if _deeper(data, DEEPEST):
-                problems.append(_whole(file, _DEEP, "nothing here needs that"))
-            else:
-                merged.add(file, data, key_lines(text))
+            merged.add(file, *parsed)
     return merged, problems
+
+
+def parse(file: str, text: str) -> tuple[dict[str, Any], dict[KeyPath, int]] | Problem:
+    """A TOML document and the line of each of its keys, or why it is none. file: its name in messages."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        return _syntax(file, text, error)
+    except ValueError:  # CPython's sys.set_int_max_str_digits
+        return _whole(file, "a number of over 4300 digits", "nothing here needs that")
+    except RecursionError:
+        return _whole(file, _DEEP, "nothing here needs that")
+    if _deeper(data, DEEPEST):
+        return _whole(file, _DEEP, "nothing here needs that")
+    return data, key_lines(text)
 
 
 def key_text(path: KeyPath) -> str:

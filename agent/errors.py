@@ -100,6 +100,22 @@ class LinkError(OutstationError, ConnectionError):
         return f"{self.args[0]}; {self.remedy}" if self.remedy else str(self.args[0])
 
 
+class FleetError(OutstationError, ValueError):
+    """A document of the fleet is not one that may be applied. Caught by ``agent.fleet``, which counts and reports it,
+    and by the command line.
+
+    reason: one of "malformed", "unsigned", "unknown_key", "bad_signature", "target", "older", "damaged", "unreadable".
+    """
+
+    def __init__(self, reason: str, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}; {self.remedy}" if self.remedy else str(self.args[0])
+
+
 class OutboxError(OutstationError, OSError):
     """The outbox's file is not one that this agent can use. Caught by the writer, and told in log and status."""
 

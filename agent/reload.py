@@ -89,8 +89,8 @@ class Reloader:
     ) -> None:
         self.config = config
         """What runs: the sections of the start, and the devices of now."""
+        self.load = load
         self._manager = manager
-        self._load = load
         self._supervisor = supervisor
         self._numbers = numbers
         self._on_change = on_change
@@ -123,7 +123,7 @@ class Reloader:
         self._askers, self._waiting = self._waiting, []
         try:
             self._manager.execute_work(
-                self._load, on_done=self._loaded, on_error=self._refused, timeout=LOAD_TIMEOUT, name="config.load"
+                self.load, on_done=self._loaded, on_error=self._refused, timeout=LOAD_TIMEOUT, name="config.load"
             )
         except WorkRejected as full:
             self._refused(full)
@@ -141,7 +141,7 @@ class Reloader:
         try:
             self._manager.execute_work(
                 look,
-                self._load,
+                self.load,
                 self.config,
                 kinds,
                 on_done=lambda found: answer(found, None),

@@ -38,12 +38,13 @@ LAYERS = [
         "rules",
         "tally",
     ],
-    ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine", "heap"],
+    ["fleet_document", "fleet_settings"],
+    ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine", "heap", "fleet_state"],
     ["driver", "parsing", "homeassistant"],
-    ["registry", "config"],
+    ["registry", "config", "fleet_layers"],
     ["supervisor", "device", "context"],
     ["publisher", "commands"],
-    ["status", "systemd", "log", "control", "plan", "reload", "info", "stopping"],
+    ["status", "systemd", "log", "control", "plan", "reload", "info", "stopping", "fleet"],
     ["testing"],
     ["app"],
     ["demo", "simulate"],
@@ -260,6 +261,9 @@ def test_run_imports_nothing_that_draws() -> None:
         "tkinter",
         "curses",
         "http.server",
+        "cryptography",
+        "agent.fleet",
+        "agent.fleet_layers",
     }
     code = "import agent.cli, agent.app, drivers.lines, drivers.host, sys; print(*sys.modules, sep='\\n')"
     result = subprocess.run(
