@@ -142,13 +142,13 @@ def test_a_board_that_cannot_reach_the_broker_takes_it_back(
     outstation_make_device: MakeDevice, outstation_start: Start
 ) -> None:
     device = outstation_make_device()
-    fleet = settings(confirm_within="1s")
+    fleet = settings(confirm_within="3s")
     board = outstation_start({"agent": {"stop_timeout": "2s"}, "fleet": fleet, "device": [lines("a", device)]})
     descriptors = len(os.listdir(f"/proc/{board.pid}/fd"))
     push(board, signed(8, DEAD_BROKER))
     board.wait_log(r"fleet\.restarting keys=mqtt\.urls")
     report = wait_state(board, 8, "rolled_back")
-    assert "within 1 s" in report["documents"]["agent/test"]["problems"][0]
+    assert "within 3 s" in report["documents"]["agent/test"]["problems"][0]
     device.send('{"n": 1}')
     assert board.next_reading("a").fields == {"n": 1}
     board.wait_status(lambda s: s["link"]["state"] == "up")

@@ -223,7 +223,11 @@ def all_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tup
 
 def with_configuration() -> list[tuple[str, ...]]:
     """Every command that reads a configuration, with what else it cannot be without."""
+    signed = ["group/green", "layer.toml", "--key", "fleet.key"]
     more = {
+        "fleet diff": signed,
+        "fleet push": signed,
+        "fleet rollout": signed,
         "outbox drain": ["--url", "mqtt://127.0.0.1:1"],
         "outbox purge": ["--before", "1d"],
         "record": ["a", "-o", "file"],
@@ -313,6 +317,7 @@ def test_the_schema_knows_every_driver() -> None:
         "workers",
         "status",
         "homeassistant",
+        "fleet",
         "device",
     }
     assert schema["additionalProperties"] is False
