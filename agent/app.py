@@ -68,7 +68,7 @@ class Agent:
             on_callback_error=self._callback_failed,
         )
         self.clock = Clock(config.clock)
-        self.topics = Topics(config.agent.id, config.mqtt.base)
+        self.topics = Topics(config.agent.id, config.mqtt.base, config.mqtt.topic)
         self.outbox = Outbox(self.manager, config.outbox, self.clock, agent=config.agent.id)
         self.link = Link(
             self.manager,

@@ -54,10 +54,14 @@ def main(
 ) -> int:
     """Send all that waits; the exit status. Raises Failure, click.UsageError."""
     outbox = Outbox(path, config_file)
+    template = None
     if base is None and outbox.config is not None:
+        template = outbox.config.mqtt.topic
         base = outbox.config.mqtt.base
     if form is None and outbox.config is not None:
         form = outbox.config.mqtt.format
+    if template is not None and "{channel}" in template:
+        template = None  # of single values, and readings go out whole
     form = form or "json"
     if form == "values":
         raise click.UsageError("bare values would not say of when they are; choose another --format")
@@ -73,7 +77,7 @@ def main(
         count = contents.count
         if count is None:
             count = store.count(0, contents.last, contents.last)[0] if contents.last else 0
-        topics = Topics(agent, settings.base)
+        topics = Topics(agent, settings.base, template)
         codec = make_codec(form, agent, topics, outbox.channels)
         assert not isinstance(codec, ValuesCodec), "refused above"
         drain = Drain(outbox, store, contents, settings, topics, codec)

@@ -24,7 +24,7 @@ WIDTH = 100
 
 def report(config: Config) -> Iterator[str]:
     """What an agent with this configuration would read and publish where, and what would keep it waiting now."""
-    topics = Topics(config.agent.id, config.mqtt.base)
+    topics = Topics(config.agent.id, config.mqtt.base, config.mqtt.topic)
     notes: list[str] = []
     yield f"The configuration is good: {', '.join(config.files)}"
     for key, lost, counts in config.overridden:
@@ -53,7 +53,7 @@ def report(config: Config) -> Iterator[str]:
             yield from _rows("  with", wrap(settings, WIDTH - 12, break_long_words=False, break_on_hyphens=False))
         telemetry = topics.telemetry(device.config.name)
         if config.mqtt.format == "values":
-            telemetry = f"{topics.root}/{device.config.name}/<channel>"
+            telemetry = "<channel>".join(topics.around(device.config.name))
         yield from _rows("  topics", [telemetry, topics.device_availability(device.config.name)])
         yield from _rows("  gives", _channels(device, notes))
         if missing := lacking(device.driver, device.config):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from agent.cli_verify_seen import Connection, Seen
 from agent.cli_verify_view import Facts, JsonView, LiveView, PlainView, View
 from agent.clock import Clock
+from agent.codec_template import Template
 from agent.demo_view import Keys
 from agent.errors import LinkError
 from agent.events import EventManager
@@ -52,11 +53,31 @@ class Options:
     seconds: float | None
     every: float
     show: Show
+    template: Template | None = None
+    """Where readings go, if not where the rest is (``mqtt.topic``)."""
+    own: str = ""
+    """The agent of the configuration: whose readings they are if the template does not say."""
 
     @property
     def filters(self) -> tuple[str, ...]:
         root = f"{self.base}/{self.agent or '+'}"
-        return f"{root}/+/telemetry", f"{root}/availability", f"{root}/+/availability"
+        return self._readings(root), f"{root}/availability", f"{root}/+/availability"
+
+    def _readings(self, root: str) -> str:
+        if self.template is None:
+            return f"{root}/+/telemetry"
+        one = self.template if self.agent is None else Template(self.template.fill_agent(self.agent))
+        return one.filter()
+
+    def tells_state(self, topic: str) -> bool:
+        """Whether it is the availability of an agent or a device, as far as its topic says."""
+        levels = topic.removeprefix(f"{self.base}/").split("/")
+        return (
+            topic.startswith(f"{self.base}/")
+            and levels[-1] == "availability"
+            and len(levels) in (2, 3)
+            and (self.template is None or self.template.read(topic) is None)
+        )
 
 
 class Verification:
@@ -66,7 +87,10 @@ class Verification:
         self._options = options
         self._clock = clock
         self._manager = EventManager(slow_after=1.0, on_callback_error=self._callback_failed)
-        self._seen = seen or Seen(Tally(options.base), Connection(options.client_id is not None))
+        if seen is None:
+            tally = Tally(options.base, template=options.template, agent=options.agent or options.own)
+            seen = Seen(tally, Connection(options.client_id is not None))
+        self._seen = seen
         self._subscriber: Subscriber | None = None
         self._url: BrokerUrl
         self._view: View
@@ -167,8 +191,8 @@ class Verification:
     # -- on the subscriber's thread, never while the view looks ------------------------------------------------------
 
     def _message(self, message: Message) -> None:
-        levels = message.topic.removeprefix(f"{self._options.base}/").split("/")
-        if levels[-1] == "availability":
+        if self._options.tells_state(message.topic):
+            levels = message.topic.removeprefix(f"{self._options.base}/").split("/")
             self._seen.state(levels[0], levels[1] if len(levels) == 3 else "", message.payload)
         else:
             self._seen.tally.add(

@@ -12,6 +12,7 @@ import click
 
 from agent.cli_broker import EX_UNAVAILABLE, broker_options, broker_settings, in_options
 from agent.cli_config import config_option, load_config
+from agent.codec_template import Template
 from agent.errors import LinkError
 from agent.quantity import duration
 
@@ -41,7 +42,7 @@ def verify(file: str, **options: Any) -> None:
 
     For each device of each agent: how many arrived, how many are missing now (gaps in "seq"), came twice, or out of
     order. It begins anywhere: the first number that it sees of a device is the beginning. Without --url, broker and
-    agent are those of the configuration.
+    agent are those of the configuration, and where readings go (mqtt.topic) is as it says.
 
     What is missing may still come, from an agent that sends its backlog beside live readings; what is missing at the
     end counts as lost. Gaps prove nothing before a reading marked "resumed", and while nobody listened: they are
@@ -85,6 +86,7 @@ def start(
         raise click.BadParameter("the id of an agent is of A-Z a-z 0-9 _ -", param_hint="--agent")
     if client_id == "":
         raise click.BadParameter("the name is empty", param_hint="--client-id")
+    template = None
     if url is not None:
         settings = broker_settings(url, base=base, client_id=client_id, **broker)
     else:
@@ -96,6 +98,7 @@ def start(
             )
         settings = config.mqtt if base is None else config.mqtt.model_copy(update={"base": base})
         agent = agent or config.agent.id
+        template = Template(config.mqtt.topic) if config.mqtt.topic is not None and base is None else None
 
     from agent.cli_verify import Options, Show, main
 
@@ -104,7 +107,7 @@ def start(
         click.echo("a live table needs rich: pip install 'outstation[demo]'", err=True)
         show = "plain"
     try:
-        return main(Options(settings, settings.base, agent, client_id, seconds, pause, show))
+        return main(Options(settings, settings.base, agent, client_id, seconds, pause, show, template))
     except LinkError as error:
         text = in_options(str(error)) if url is not None else str(error)
         click.echo(f"outstation verify: {text}", err=True)

@@ -12,6 +12,7 @@ import click
 from agent.cli_broker import EX_UNAVAILABLE, broker_options, broker_settings, in_options
 from agent.cli_config import config_option
 from agent.cli_verify_command import configured, terminal
+from agent.codec_template import Template
 from agent.errors import LinkError
 from agent.quantity import duration
 
@@ -39,7 +40,8 @@ def watch(file: str, **options: Any) -> None:
 
     Offline ones come first, then those with gaps in "seq", then the rest by name. On a terminal it is a table as large
     as the window, drawn four times a second: n and p turn its pages, q or Ctrl-C ends it. In a pipe a line is written
-    for each device with something new, at most one in --every. Without --url, the broker is the configuration's.
+    for each device with something new, at most one in --every. Without --url, the broker is the configuration's,
+    and so is where the readings go (mqtt.topic).
 
     It shows and proves nothing: `outstation verify` does. With mqtt.format = "values" it has no readings, only states.
 
@@ -76,7 +78,14 @@ def start(
         raise click.BadParameter(str(error), param_hint="--every") from None
     if agent is not None and not _ID.fullmatch(agent):
         raise click.BadParameter("the id of an agent is of A-Z a-z 0-9 _ -", param_hint="--agent")
-    settings = broker_settings(url, base=base, **broker) if url is not None else configured(file, broker).mqtt
+    own, template = "", None
+    if url is not None:
+        settings = broker_settings(url, base=base, **broker)
+    else:
+        config = configured(file, broker)
+        settings, own = config.mqtt, config.agent.id
+        if base is None and settings.topic is not None and settings.format != "values":
+            template = Template(settings.topic)
 
     from agent.cli_verify import Show
     from agent.cli_watch_view import WatchOptions, main
@@ -86,7 +95,7 @@ def start(
         click.echo("a live table needs rich: pip install 'outstation[demo]'", err=True)
         show = "plain"
     try:
-        return main(WatchOptions(settings, base or settings.base, agent, None, seconds, pause, show))
+        return main(WatchOptions(settings, base or settings.base, agent, None, seconds, pause, show, template, own))
     except LinkError as error:
         text = in_options(str(error)) if url is not None else str(error)
         click.echo(f"outstation watch: {text}", err=True)

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from agent.cli_verify_seen import Connection, Key, Seen
+from agent.codec_template import Template
 from agent.tally import DEVICES, DeviceTally, Tally, compact
 
 SMOOTH = 30.0
@@ -167,9 +168,10 @@ class Sight(Seen):
         return self.of(key) != "offline", device is None or not device.lost, key
 
 
-def sight(base: str) -> Sight:
-    """Nothing seen yet."""
-    return Sight(Tally(base, remembered=REMEMBERED, pairs=PAIRS), Connection(persistent=False))
+def sight(base: str, template: Template | None = None, agent: str = "") -> Sight:
+    """Nothing seen yet. template, agent: as ``Tally`` has them."""
+    tally = Tally(base, template=template, agent=agent, remembered=REMEMBERED, pairs=PAIRS)
+    return Sight(tally, Connection(persistent=False))
 
 
 def cut(fields: dict[str, Any]) -> dict[str, Any]:

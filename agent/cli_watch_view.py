@@ -224,7 +224,7 @@ class Watching(Verification):
     """One run, from the connection to the end."""
 
     def __init__(self, options: WatchOptions, clock: Clock) -> None:
-        self._sight = sight(options.base)
+        self._sight = sight(options.base, options.template, options.agent or options.own)
         self._screen: ScreenView | None = None
         super().__init__(options, clock, self._sight)
 
@@ -243,10 +243,10 @@ class Watching(Verification):
         levels = message.topic.removeprefix(f"{self._options.base}/").split("/")
         if len(levels) == 2 and levels[1] == "status":
             self._sight.status_report(levels[0], message.payload)
-        elif levels[-1] == "telemetry":
-            self._sight.reading(message.topic, message.payload, at=message.at, dup=message.dup, retained=message.retain)
-        else:
+        elif self._options.tells_state(message.topic):
             super()._message(message)
+        else:
+            self._sight.reading(message.topic, message.payload, at=message.at, dup=message.dup, retained=message.retain)
 
     def _key(self, key: str) -> None:
         if self._screen is not None and key in ("n", " ", "p"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import orjson
 
 from agent.clock import rfc3339
+from agent.codec_template import Template
 from agent.model import Reading, Value
 
 ONLINE = b"online"
@@ -58,24 +59,41 @@ def channel_topic(name: str) -> str:
 class Topics:
     """Every topic of one agent. ``agent`` and device names are of ``[A-Za-z0-9_-]+``, as configured."""
 
-    def __init__(self, agent: str, base: str = "outstation") -> None:
+    def __init__(self, agent: str, base: str = "outstation", template: str | None = None) -> None:
+        """template: where readings go, as ``mqtt.topic`` has it; None: where the others are."""
         self.root = f"{base}/{agent}"
+        self._template = None if template is None else Template(Template(template).fill_agent(agent))
         self.availability = f"{self.root}/availability"
         self.status = f"{self.root}/status"
         self.info = f"{self.root}/info"
         self.request_filter = f"{self.root}/request/+"
         self._telemetry: dict[str, str] = {}  # one entry a device of the configuration
+        self._around: dict[str, tuple[str, str]] = {}  # the same
 
     def telemetry(self, device: str) -> str:
         topic = self._telemetry.get(device)
         if topic is None:
-            topic = self._telemetry[device] = f"{self.root}/{device}/telemetry"
+            made = f"{self.root}/{device}/telemetry" if self._template is None else self._template.fill(device=device)
+            topic = self._telemetry[device] = made
         return topic
 
     def value(self, device: str, channel: str) -> str:
         """Where a channel's bare value goes. A channel called "availability" may not be the device's own."""
+        before, after = self.around(device)
         level = channel_topic(channel)
-        return f"{self.root}/{device}/{level}{'_' if level == 'availability' else ''}"
+        return f"{before}{level}{'_' if level == 'availability' else ''}{after}"
+
+    def around(self, device: str) -> tuple[str, str]:
+        """What stands before and behind the channel in the topics of a device's bare values."""
+        found = self._around.get(device)
+        if found is None:
+            if self._template is None:
+                found = (f"{self.root}/{device}/", "")
+            else:
+                before, _, after = self._template.fill(device=device, channel="\0").partition("\0")
+                found = (before, after)
+            self._around[device] = found
+        return found
 
     def device_availability(self, device: str) -> str:
         return f"{self.root}/{device}/availability"
@@ -86,6 +104,17 @@ class Topics:
     def sets(self, device: str) -> str:
         """The filter of all commands to one device."""
         return f"{self.root}/{device}/+/set"
+
+    def clash(self, others: Iterable[str], *, never: Collection[str]) -> str | None:
+        """A filter of what means something else, to which a reading could go by the template; None: there is none.
+
+        others: filters beside this agent's own, with ``+`` alone; never: names that no device has.
+        """
+        levels = ("availability", "status", "info", "request/+", "response/+", "fleet", "+/availability", "+/+/set")
+        for other in (*(f"{self.root}/{level}" for level in levels), *others):
+            if self._template is not None and self._template.meets(other, never=never):
+                return other
+        return None
 
     def response(self, op: str) -> str:
         return f"{self.root}/response/{op}"

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError, to_json
 
 from agent.clock import ClockSettings
+from agent.codec import Topics
 from agent.codec_formats import DISCOVERABLE, lacks
 from agent.config_files import Merged, Place, key_text, quoted, read
 from agent.config_lines import KeyPath
@@ -201,6 +202,7 @@ def _checked(merged: Merged, registry: Registry) -> Config:
     sections = {name: check.section(name, model) for name, model in SECTIONS.items()}
     check.format(sections["mqtt"], sections["homeassistant"])
     check.fleet(sections["fleet"], sections["agent"])
+    check.topic(sections["agent"], sections["mqtt"], sections["homeassistant"])
     devices = check.devices()
     check.unknown_sections()
     if check.problems:
@@ -282,6 +284,19 @@ class _Check:
             self.problem(("fleet", "enabled"), "cryptography is not installed", "pip install 'outstation[fleet]'")
         if agent is not None and agent.id == "fleet":
             self.problem(("agent", "id"), "the fleet's documents stand below that topic", "any other name")
+
+    def topic(
+        self, agent: AgentSettings | None, mqtt: MqttSettings | None, homeassistant: HomeAssistantSettings | None
+    ) -> None:
+        """Note a problem if readings could go to a topic that means something else."""
+        if agent is None or mqtt is None or mqtt.topic is None:
+            return
+        others = [f"{mqtt.base}/fleet/+/+"]
+        if homeassistant is not None and homeassistant.discovery == "on":
+            others += [f"{homeassistant.prefix}/status", f"{homeassistant.prefix}/device/+/config"]
+        if clash := Topics(agent.id, mqtt.base, mqtt.topic).clash(others, never=RESERVED):
+            remedy = 'begin it with a level of its own, as "site/{agent}/{device}"'
+            self.problem(("mqtt", "topic"), f"a reading could go to {clash}, which means something else", remedy)
 
     def home(self, key: str | int, path: KeyPath) -> str | None:
         """The section that knows this key, if it is another one."""

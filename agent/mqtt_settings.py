@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from agent.codec_template import Template
 from agent.quantity import Interval, Size
 
 PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
@@ -84,12 +85,21 @@ def _topic(text: str) -> str:
     return text
 
 
+def _template(text: str) -> str:
+    try:
+        Template(text)
+    except ValueError as error:
+        raise PydanticCustomError("template", "{reason}", {"reason": str(error)}) from None
+    return text
+
+
 def _version(value: object) -> object:
     return "5" if value == 5 else value  # version = 5 is as good as version = "5"
 
 
 Url = Annotated[str, AfterValidator(_url)]
 Topic = Annotated[str, AfterValidator(_topic), Field(max_length=256)]
+TopicTemplate = Annotated[str, AfterValidator(_template), Field(max_length=256)]
 
 
 class MqttSettings(BaseModel):
@@ -117,6 +127,12 @@ class MqttSettings(BaseModel):
         "json",
         description="Form of the readings. values: one topic a channel, the bare value; influx: InfluxDB line "
         "protocol; senml: RFC 8428; cbor: as json, in RFC 8949 (needs outstation[cbor]).",
+    )
+    topic: TopicTemplate | None = Field(
+        None,
+        description="Where the readings go, with {agent} and {device}, and with format = values {channel}. "
+        "Default: <base>/{agent}/{device}/telemetry, with values <base>/{agent}/{device}/{channel}. "
+        "All other topics stay below base.",
     )
     qos: Literal[0, 1, 2] = Field(
         1, description="QoS of the readings. 0 promises nothing; state topics have at least 1."
@@ -194,6 +210,13 @@ class MqttSettings(BaseModel):
             raise wrong("password_file and password_env exclude each other")
         if self.username is None and (self.password_file is not None or self.password_env is not None):
             raise wrong("a password needs mqtt.username (MQTT 3.1.1, section 3.1.2.9)")
+        names = Template(self.topic).names if self.topic is not None else {"device", "channel"}
+        if "device" not in names:
+            raise wrong('topic has no "{device}": the readings of all devices would be one stream')
+        if self.format == "values" and "channel" not in names:
+            raise wrong('topic has no "{channel}", and with format = "values" each channel has a topic of its own')
+        if self.topic is not None and self.format != "values" and "channel" in names:
+            raise wrong('topic has a "{channel}", and only with format = "values" has each channel a topic of its own')
         if self.key_file is not None and self.cert_file is None:
             raise wrong("key_file needs cert_file")
         if self.retry_max < self.retry_min:

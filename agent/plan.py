@@ -34,7 +34,7 @@ NOTHING: dict[str, Any] = {"keys": {}, "topics": [], "entities": {}, "devices": 
 
 def side(config: Config, kinds: Kinds | None = None) -> dict[str, Any]:
     """One configuration. kinds: what the running agent has seen; without them an entity is known by its name alone."""
-    topics = Topics(config.agent.id, config.mqtt.base)
+    topics = Topics(config.agent.id, config.mqtt.base, config.mqtt.topic)
     keys = {
         f"{name}.{key}": _setting(getattr(getattr(config, name), key), key)
         for name, model in SECTIONS.items()

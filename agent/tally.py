@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from agent.codec_template import Template
 from agent.ranges import Ranges
 from agent.tally_formats import from_cbor, from_influx, from_senml, is_senml
 
@@ -264,10 +265,23 @@ DEVICES = 10_000
 
 
 class Tally:
-    """All readings below ``<base>/<agent>/<device>/telemetry``, by agent and device. Keys are (agent, device)."""
+    """All readings below ``<base>/<agent>/<device>/telemetry``, or as a template has it. Keys are (agent, device)."""
 
-    def __init__(self, base: str = "outstation", *, remembered: int = REMEMBERED, pairs: int | None = None) -> None:
-        """remembered, pairs: of each device, less than a proof needs (REMEMBERED, PAIRS) for one that only shows."""
+    def __init__(
+        self,
+        base: str = "outstation",
+        *,
+        template: Template | None = None,
+        agent: str = "",
+        remembered: int = REMEMBERED,
+        pairs: int | None = None,
+    ) -> None:
+        """template: where readings go instead, and whose they are if it does not say.
+
+        remembered, pairs: of each device, less than a proof needs (REMEMBERED, PAIRS) for one that only shows.
+        """
+        self._template = template
+        self._agent = agent
         self._remembered = remembered
         self._pairs = PAIRS if pairs is None else pairs
         self.devices: dict[tuple[str, str], DeviceTally] = {}
@@ -316,10 +330,15 @@ class Tally:
         return all(device.holds for device in self.devices.values())
 
     def _key(self, topic: str) -> tuple[str, str]:
-        levels = topic.removeprefix(self._prefix).split("/")
-        if not topic.startswith(self._prefix) or len(levels) != 3 or levels[2] != "telemetry":
-            raise ValueError("not a topic of telemetry")
-        key = (levels[0], levels[1])
+        if self._template is not None:
+            if (names := self._template.read(topic)) is None:
+                raise ValueError(f"not a topic as {self._template.text}")
+            key = (names.get("agent", self._agent), names["device"])
+        else:
+            levels = topic.removeprefix(self._prefix).split("/")
+            if not topic.startswith(self._prefix) or len(levels) != 3 or levels[2] != "telemetry":
+                raise ValueError("not a topic of telemetry")
+            key = (levels[0], levels[1])
         if key not in self.devices and not all(map(_NAME.fullmatch, key)):
             raise ValueError("agents and devices have names of A-Z a-z 0-9 _ -")
         if key not in self.devices and len(self.devices) >= DEVICES:

@@ -31,6 +31,7 @@ from agent.rules_settings import RuleSettings  # noqa: E402
 
 EXAMPLES = {
     "agent.id": '"greenhouse-1"',
+    "mqtt.topic": '"site/{agent}/{device}"',
     "mqtt.client_id": '"greenhouse-1"',
     "mqtt.username": '"greenhouse-1"',
     "mqtt.password_file": '"/etc/outstation/mqtt-password"',

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from started import ROOT, Started
 
 from agent.codec_formats import lacks
 from agent.tally import Tally
@@ -68,3 +72,25 @@ def test_bare_values_come_in_the_order_of_the_readings_through_a_window_smaller_
         for pair in (("n", b"%d" % number), ("even", b"true" if number % 2 == 0 else b"false"), ("text", b"a b"))
     ]
     assert not any(message.retain for message in messages)
+
+
+def test_readings_go_where_the_template_says_and_verify_and_watch_find_them_there(
+    outstation_start: Start, outstation_make_device: Callable[..., PtyPort]
+) -> None:
+    device = outstation_make_device()
+    agent = outstation_start(config(device, topic="site/{device}/now"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "agent"]
+    config_file = ["-c", str(agent.config_path)]
+    verify = Started([*command, "verify", *config_file], environment)
+    watch = Started([*command, "watch", "--json", "--every", "1ms", *config_file], environment)
+    verify.wait_for(lambda output: "site/+/now" in output)
+    watch.wait_for(lambda output: '"online"' in output)
+    feed(device)
+    watch.wait_for(lambda output: f'"n":{LINES - 1}' in output.replace(" ", ""))
+    for one in (verify, watch):
+        one.process.send_signal(signal.SIGINT)
+    assert watch.end() == 0
+    assert verify.end() == 0
+    assert f"test/weather: received {LINES}" in verify.output
+    assert not [message for message in agent.subscriber.messages if message.topic.endswith("telemetry")]

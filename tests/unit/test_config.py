@@ -307,3 +307,35 @@ def test_only_the_drivers_that_it_names_are_imported(tmp_path: Path) -> None:
 def test_default_id(host: str | None, expected: str) -> None:
     assert default_id(host) == expected
     SECTIONS["agent"](id=expected)
+
+
+# ---- where readings go
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('topic = "site/{agent}"', 'no "{device}"'),
+        ('topic = "site/{room}/{device}"', "{room} is no placeholder"),
+        ('topic = "site/{device}"\nformat = "values"', 'no "{channel}"'),
+        ('topic = "site/{device}/{channel}"', 'a "{channel}"'),
+        ('topic = "outstation/x/{device}/{channel}/set"\nformat = "values"', "outstation/x/+/+/set"),
+        ('topic = "outstation/{agent}/y/{device}/{channel}"\nformat = "values"', "outstation/x/+/+/set"),
+        ('topic = "outstation/x/request/{device}"', "outstation/x/request/+"),
+        ('topic = "{agent}/{device}/y"\nbase = "y"', None),
+        ('topic = "outstation/{agent}/{device}"', "outstation/x/fleet"),
+        ('topic = "outstation/{agent}/d-{device}"', None),
+        ('topic = "outstation/{agent}/{device}/{channel}"\nformat = "values"', None),
+        ('topic = "house/device/{device}/config"', "house/device/+/config"),
+        ('topic = "house/{device}"', None),
+        ('topic = "house/sta{device}"', "house/status"),
+    ],
+)
+def test_a_template_of_topics_keeps_out_of_all_others(tmp_path: Path, table: str, said: str | None) -> None:
+    rest = '[agent]\nid = "x"\n[homeassistant]\ndiscovery = "on"\nprefix = "house"\n'
+    text = f"{rest}[mqtt]\n{table}\n"
+    if said is None:
+        assert loaded(tmp_path, text).mqtt.topic is not None
+    else:
+        (problem,) = problems(written(tmp_path, text))
+        assert said in str(problem)
