@@ -36,21 +36,12 @@ class FieldError(ValueError):
         self.detail = detail
 
 
-class ChannelSettings(BaseModel):
-    """What the configuration may say of one channel: ``[device.channels.<its name on the wire>]``."""
+class QuantitySettings(BaseModel):
+    """What the configuration may say of a quantity, wherever on the wire it stands: in a line, a frame, a register."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str | None = Field(
-        None, min_length=1, max_length=NAME_LENGTH, description="Name in readings and topics; default: as on the wire."
-    )
     unit: str = Field("", description="Unit after scale and offset, as people write it.")
-    type: Type | None = Field(
-        None,
-        description='What stands on the wire: "number" (whole or not), "float", "int", "bool" (true/false, on/off, '
-        'yes/no, 1/0), "text"; "auto" takes JSON as it is. Default: "number"; in JSON "auto", unless a unit, scale, '
-        "offset or limit says that it is a number.",
-    )
     scale: float = Field(1.0, allow_inf_nan=False, description="What the value is multiplied by.")
     offset: float = Field(0.0, allow_inf_nan=False, description="What is added after that.")
     low: float | None = Field(None, allow_inf_nan=False, description="Least plausible value; less is a fault.")
@@ -59,11 +50,9 @@ class ChannelSettings(BaseModel):
     state_class: str | None = Field(None, description="Home Assistant's word for how it behaves in time.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _sensible(self) -> Self:
         if self.scale == 0:
             raise ValueError("scale = 0 makes every value the same; leave it out, or give the factor")
-        if self.type in ("bool", "text") and self.computes:
-            raise ValueError(f'scale, offset, low and high are for numbers, and this channel is type = "{self.type}"')
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low = {self.low:g} is above high = {self.high:g}")
         return self
@@ -73,15 +62,43 @@ class ChannelSettings(BaseModel):
         """Something is done with the value that only a number allows."""
         return (self.scale, self.offset, self.low, self.high) != (1.0, 0.0, None, None)
 
+    def channel(self, name: str) -> Channel:
+        """The channel that has it."""
+        return Channel(name, self.unit, self.low, self.high, self.device_class, self.state_class)
+
+    def typed(self, kind: Type | None) -> ChannelSettings:
+        """The same of a channel that is of this type. Raises ValueError where it is none that can be computed with."""
+        return ChannelSettings(type=kind, **{key: getattr(self, key) for key in QuantitySettings.model_fields})
+
+
+class ChannelSettings(QuantitySettings):
+    """What the configuration may say of one channel: ``[device.channels.<its name on the wire>]``."""
+
+    name: str | None = Field(
+        None, min_length=1, max_length=NAME_LENGTH, description="Name in readings and topics; default: as on the wire."
+    )
+    type: Type | None = Field(
+        None,
+        description='What stands on the wire: "number" (whole or not), "float", "int", "bool" (true/false, on/off, '
+        'yes/no, 1/0), "text"; "auto" takes JSON as it is. Default: "number"; in JSON "auto", unless a unit, scale, '
+        "offset or limit says that it is a number.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.type in ("bool", "text") and self.computes:
+            raise ValueError(f'scale, offset, low and high are for numbers, and this channel is type = "{self.type}"')
+        return self
+
     def kind(self, default: Type) -> Type:
         """What stands on the wire, in a format where the type of an undeclared channel is ``default``."""
         if self.type is None and (self.computes or self.unit):
             return "number"
         return "number" if self.type == "auto" and self.computes else self.type or default
 
-    def channel(self, wire: str) -> Channel:
-        """The channel that comes under the name ``wire``."""
-        return Channel(self.name or wire, self.unit, self.low, self.high, self.device_class, self.state_class)
+    def channel(self, name: str) -> Channel:
+        """The channel that comes under this name on the wire."""
+        return super().channel(self.name or name)
 
 
 _AS_ON_THE_WIRE: Final = ChannelSettings()

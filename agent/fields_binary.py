@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Final, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from agent.fields import ChannelSettings, FieldError, shown
+from agent.fields import ChannelSettings, FieldError, QuantitySettings, shown
 from agent.framing_frames import Order
-from agent.model import Channel, Value
+from agent.model import Value
 
 BinaryType: TypeAlias = Literal[
     "u8", "i8", "u16", "i16", "u24", "i24", "u32", "i32", "u64", "i64", "f32", "f64", "bcd", "text"
@@ -28,10 +28,8 @@ Hex: TypeAlias = Annotated[str, AfterValidator(_hex)]
 """Bytes as pairs of hex digits, with or without blanks between."""
 
 
-class BinaryField(BaseModel):
+class BinaryField(QuantitySettings):
     """What the configuration may say of one field of a frame."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     at: int = Field(
         description="Offset from the frame's first byte, sync included; negative: from where check and tail begin."
@@ -43,13 +41,6 @@ class BinaryField(BaseModel):
     mask: int | None = Field(None, gt=0, description="Only these bits, shifted down: 0x0f, 0xf0.")
     missing: tuple[int, ...] = Field((), description="Values on the wire that stand for none: published as null.")
     id: Hex | None = Field(None, description="Only in frames with these bytes at id_at. Default: in all.")
-    unit: str = Field("", description="Unit after scale and offset, as people write it.")
-    scale: float = Field(1.0, allow_inf_nan=False, description="What the value is multiplied by.")
-    offset: float = Field(0.0, allow_inf_nan=False, description="What is added after that.")
-    low: float | None = Field(None, allow_inf_nan=False, description="Least plausible value; less is a fault.")
-    high: float | None = Field(None, allow_inf_nan=False, description="Largest plausible value; more is a fault.")
-    device_class: str | None = Field(None, description="Home Assistant's word for the quantity.")
-    state_class: str | None = Field(None, description="Home Assistant's word for how it behaves in time.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -74,14 +65,7 @@ class BinaryField(BaseModel):
 
     def settings(self) -> ChannelSettings:
         """What becomes of the value that ``read`` gives."""
-        return ChannelSettings(
-            type="bool" if self.bit is not None else "text" if self.type == "text" else None,
-            **self.model_dump(include=_OF_CHANNEL),
-        )
-
-    def channel(self, name: str) -> Channel:
-        """The channel of that name."""
-        return Channel(name, self.unit, self.low, self.high, self.device_class, self.state_class)
+        return self.typed("bool" if self.bit is not None else "text" if self.type == "text" else None)
 
     def read(self, data: bytes, order: Order) -> Value:
         """What stands there, before scale and offset; data: the frame without its check and tail.
@@ -109,9 +93,6 @@ class BinaryField(BaseModel):
         if self.mask is not None:
             return (number & self.mask) // (self.mask & -self.mask)
         return number
-
-
-_OF_CHANNEL: Final = {"unit", "scale", "offset", "low", "high", "device_class", "state_class"}
 
 
 def _text(raw: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import Final, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.codec import channel_topic
-from agent.fields import ChannelSettings, FieldError, FieldRules
+from agent.fields import ChannelSettings, FieldError, FieldRules, QuantitySettings
 from agent.model import Channel, Value
 from agent.outputs import Output
 
@@ -34,10 +34,8 @@ _FORMATS: Final = {"u16": "H", "i16": "h", "u32": "I", "i32": "i", "u64": "Q", "
 _TABLES: Final[tuple[Table, ...]] = ("coil", "discrete", "input", "holding")
 
 
-class Register(BaseModel):
+class Register(QuantitySettings):
     """One channel of a unit: ``[[device.unit.register]]``. A value of several registers is one too."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9_]+$", max_length=64, description="Name; the unit's name stands before it.")
     table: Table = Field("holding", description="Where it is: holding or input registers, coils, discrete inputs.")
@@ -58,13 +56,6 @@ class Register(BaseModel):
     bit: int | None = Field(None, ge=0, le=63, description="A bit field of an unsigned type: its lowest bit, from 0.")
     width: int = Field(1, ge=1, le=63, description="Bits of the bit field; 1 makes it true or false.")
     writable: bool = Field(False, description="May be set: a coil or a holding register, as a whole.")
-    unit: str = Field("", description="Unit after scale and offset, as people write it.")
-    scale: float = Field(1.0, allow_inf_nan=False, description="What the value is multiplied by.")
-    offset: float = Field(0.0, allow_inf_nan=False, description="What is added after that.")
-    low: float | None = Field(None, allow_inf_nan=False, description="Least plausible value; less is a fault.")
-    high: float | None = Field(None, allow_inf_nan=False, description="Largest plausible value; more is a fault.")
-    device_class: str | None = Field(None, description="Home Assistant's word for the quantity.")
-    state_class: str | None = Field(None, description="Home Assistant's word for how it behaves in time.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -118,9 +109,7 @@ class Register(BaseModel):
 
     def settings(self) -> ChannelSettings:
         """How ``fields`` treats it: scale, offset, limits. Raises ValueError where they contradict each other."""
-        return ChannelSettings(
-            unit=self.unit, type=self.published, scale=self.scale, offset=self.offset, low=self.low, high=self.high
-        )
+        return self.typed(self.published)
 
     def output(self, prefix: str) -> Output:
         """What may be set of it, for a writable one."""
@@ -131,9 +120,6 @@ class Register(BaseModel):
         low, high = self.limits()
         whole = self.kind not in ("f32", "f64") and (self.scale, self.offset) == (1.0, 0.0)
         return Output(prefix + self.name, "number", self.unit, low, high, whole, device_class=self.device_class)
-
-    def channel(self, prefix: str) -> Channel:
-        return Channel(prefix + self.name, self.unit, self.low, self.high, self.device_class, self.state_class)
 
     # -- values -----------------------------------------------------------------------------------------------------
 
@@ -294,7 +280,10 @@ class UnitPlan:
         self._rules = FieldRules({self.prefix + r.name: r.settings() for r in registers}, default="auto")
 
     def channels(self) -> list[Channel]:
-        return [Channel(self.online, device_class="connectivity"), *(r.channel(self.prefix) for r in self.registers)]
+        return [
+            Channel(self.online, device_class="connectivity"),
+            *(r.channel(self.prefix + r.name) for r in self.registers),
+        ]
 
     def outputs(self) -> list[Output]:
         return [register.output(self.prefix) for register in self.registers if register.writable]
