@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
+from agent.app_page import make_page
 from agent.clock import Clock, Kernel
 from agent.clock_watch import StepWatch
 from agent.codec import OFFLINE, ONLINE, Topics
@@ -89,7 +90,9 @@ class Agent:
         self.supervisor = Supervisor(
             self.manager,
             self.clock,
-            sink=self._accept if config.homeassistant.discovery == "on" else self.publisher.accept,
+            sink=self._accept
+            if config.homeassistant.discovery == "on" or config.page.listen
+            else self.publisher.accept,
             next_seq=self.outbox.next_seq,
             on_state=self._device_state,
             paths=PathWatch(),
@@ -134,6 +137,7 @@ class Agent:
                 "reload": self.reloader.request,
             },
         )
+        self.page = make_page(self)
         self._clock_watch = StepWatch()
         self.fleet = self._make_fleet()
         self.successor: Config | None = None
@@ -210,6 +214,8 @@ class Agent:
                 pid=os.getpid(),
             )
         )
+        if self.page is not None:
+            self.page.start()
         for driver, device in config.devices:
             self.supervisor.add(driver, device)
             self.publisher.retain(self.topics.device_availability(device.name), OFFLINE)
@@ -249,6 +255,8 @@ class Agent:
         self.publisher.accept(readings)
         if self.announcer is not None:
             self.announcer.readings(readings)
+        if self.page is not None:
+            self.page.values.take(readings)
 
     def _message(self, topic: str, payload: bytes, retained: bool) -> None:
         self.commands.message(topic, payload, retained)
@@ -364,6 +372,8 @@ class Agent:
     def _closed(self) -> None:
         self.control.close()
         self._clock_watch.close()
+        if self.page is not None:
+            self.page.close()
         log.info(line("agent.stopped", unsent=self.outbox.depth))
         self.manager.terminate()
 

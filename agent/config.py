@@ -29,6 +29,8 @@ from agent.errors import ConfigError, PluginError, Problem
 from agent.fleet_settings import FleetSettings
 from agent.mqtt_settings import MqttSettings
 from agent.outbox_settings import OutboxSettings
+from agent.page_settings import PageSettings
+from agent.page_settings import lacks as page_lacks
 from agent.quantity import Duration, Interval
 from agent.registry import Registry, shared_resource
 
@@ -151,6 +153,7 @@ class Config:
     status: StatusSettings
     homeassistant: HomeAssistantSettings
     fleet: FleetSettings
+    page: PageSettings
     devices: tuple[Device, ...]
     overridden: tuple[tuple[str, Place, Place], ...] = ()
     set_aside: tuple[Problem, ...] = ()
@@ -170,6 +173,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "status": StatusSettings,
     "homeassistant": HomeAssistantSettings,
     "fleet": FleetSettings,
+    "page": PageSettings,
 }
 
 
@@ -203,6 +207,7 @@ def _checked(merged: Merged, registry: Registry) -> Config:
     check.format(sections["mqtt"], sections["homeassistant"])
     check.fleet(sections["fleet"], sections["agent"])
     check.topic(sections["agent"], sections["mqtt"], sections["homeassistant"])
+    check.page(sections["page"])
     devices = check.devices()
     check.unknown_sections()
     if check.problems:
@@ -297,6 +302,11 @@ class _Check:
         if clash := Topics(agent.id, mqtt.base, mqtt.topic).clash(others, never=RESERVED):
             remedy = 'begin it with a level of its own, as "site/{agent}/{device}"'
             self.problem(("mqtt", "topic"), f"a reading could go to {clash}, which means something else", remedy)
+
+    def page(self, page: PageSettings | None) -> None:
+        """Note a problem if there is to be a status page, and what it is made of is not here."""
+        if page is not None and page.listen is not None and (missing := page_lacks()):
+            self.problem(("page", "listen"), missing, "pip install 'outstation[page]'")
 
     def home(self, key: str | int, path: KeyPath) -> str | None:
         """The section that knows this key, if it is another one."""

@@ -41,6 +41,8 @@ EXAMPLES = {
     "mqtt.key_file": '"/etc/outstation/client.key"',
     "outbox.path": '"/var/lib/outstation/outbox.db"',
     "outbox.replay_rate": "5000",
+    "page.listen": '"127.0.0.1:8080"',
+    "page.token_file": '"/etc/outstation/page-token"',
 }
 """An example for each key whose default shows nothing (a test holds that, and loads them)."""
 

@@ -160,6 +160,16 @@ def test_check_says_how_to_get_what_a_form_needs(tmp_path: Path, monkeypatch: py
     assert "pip install 'outstation[cbor]'" in result.stderr
 
 
+def test_check_says_how_to_get_what_the_page_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h11", None)
+    path = tmp_path / "outstation.toml"
+    path.write_text('[page]\nlisten = "127.0.0.1:8080"\n')
+    result = outstation("check", "-c", str(path))
+    assert result.exit_code == 78
+    assert 'outstation.toml:2: page.listen = "127.0.0.1:8080"\n    h11 cannot be imported' in result.stderr
+    assert "pip install 'outstation[page]'" in result.stderr
+
+
 class Auth(BaseModel):
     user: str = ""
     password: str = ""
@@ -318,6 +328,7 @@ def test_the_schema_knows_every_driver() -> None:
         "status",
         "homeassistant",
         "fleet",
+        "page",
         "device",
     }
     assert schema["additionalProperties"] is False

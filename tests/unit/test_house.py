@@ -39,12 +39,12 @@ LAYERS = [
         "tally",
     ],
     ["fleet_document", "fleet_settings"],
-    ["outbox", "ports", "mqtt", "hotplug", "sysfs", "machine", "heap", "fleet_state"],
+    ["outbox", "ports", "mqtt", "page_settings", "hotplug", "sysfs", "machine", "heap", "fleet_state"],
     ["driver", "parsing", "homeassistant"],
     ["registry", "config", "fleet_layers"],
     ["supervisor", "device", "context"],
     ["publisher", "commands"],
-    ["status", "systemd", "log", "control", "plan", "reload", "info", "stopping", "fleet"],
+    ["status", "systemd", "log", "control", "page", "plan", "reload", "info", "stopping", "fleet"],
     ["testing"],
     ["app"],
     ["demo", "simulate"],
@@ -249,6 +249,8 @@ def test_run_imports_nothing_that_draws() -> None:
     """`outstation run` serves for years: it does not carry what only `demo` and people at a terminal need."""
     # The demo's extra, what draws, and the heavy modules of the standard library that one import would drag in.
     heavy = {
+        "h11",
+        "prometheus_client",
         "psutil",
         "rich",
         "pygments",

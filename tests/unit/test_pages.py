@@ -133,7 +133,12 @@ def test_every_sample_is_a_configuration(block: str, tmp_path: Path) -> None:
 
 
 EXAMPLES = re.findall(r"^# (\w+) = ", page("configuration.md"), re.MULTILINE)
-NEEDS = {"password_file": ["username"], "password_env": ["username"], "key_file": ["cert_file"]}
+NEEDS = {
+    "password_file": ["username"],
+    "password_env": ["username"],
+    "key_file": ["cert_file"],
+    "token_file": ["listen"],
+}
 
 
 @pytest.mark.parametrize("key", EXAMPLES)
