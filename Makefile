@@ -117,6 +117,11 @@ homeassistant: $(VENV)/.dev ## Show it to a real Home Assistant (installs it fro
 	@tools/apt mosquitto
 	@$(VENV)/bin/python tests/homeassistant $(ARGS)
 
+.PHONY: page
+page: $(VENV)/.dev ## Open the status page in headless Chromium (PICTURES=docs/status-page takes its pictures, in three minutes)
+	@tools/apt mosquitto chromium
+	@$(VENV)/bin/python -m pytest tests/browser/page_in_browser.py $(ARGS)
+
 .PHONY: pins
 pins: $(VENV)/.dev ## Resolve requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(VENV)/bin/python -I tools/pins $(ARGS)
