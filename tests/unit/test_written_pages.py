@@ -19,7 +19,11 @@ LOGGERS = {"debug", "info", "warning", "error", "critical", "log", "line", "_bac
 """Calls whose text is a line of the log."""
 
 
-def log_events() -> dict[str, str]:
+URGENT = {"warning", "error", "critical", "log", "warn", "_warn", "_back_off"}
+"""Those among them of level WARNING or above."""
+
+
+def log_events(loggers: set[str] = LOGGERS) -> dict[str, str]:
     """Each ``noun.verb`` that the agent logs, with where."""
     found: dict[str, str] = {}
     for path in sorted((ROOT / "agent").rglob("*.py")):
@@ -29,7 +33,7 @@ def log_events() -> dict[str, str]:
             if not isinstance(call, ast.Call):
                 continue
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            if name not in LOGGERS:
+            if name not in loggers:
                 continue
             for argument in call.args[:2]:
                 for node in ast.walk(argument):
@@ -37,6 +41,18 @@ def log_events() -> dict[str, str]:
                         match = re.match(r"([a-z]+\.[a-z_]+)(?=\s|$)", node.value)
                         if match:
                             found.setdefault(match[1], f"{path.name}:{call.lineno}")
+    return found
+
+
+def remedies(page: str) -> dict[str, tuple[str, str, str]]:
+    """Level, cause and remedy of each event of docs/log.md."""
+    found = {}
+    for row in page.splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if len(cells) == 4 and cells[0].startswith("`"):
+            for event in re.findall(r"`([a-z_.]+)`", cells[0]):
+                assert event not in found, f"{event} stands twice in docs/log.md"
+                found[event] = (cells[1], cells[2], cells[3])
     return found
 
 
@@ -63,6 +79,22 @@ def test_every_log_event_is_explained_and_exists() -> None:
     explained = words(table("\n| event | meaning |"))
     assert not {f"{event} ({events[event]})" for event in events.keys() - explained}, "not in docs/operations.md"
     assert not explained - events.keys(), "in docs/operations.md, but nowhere in the code"
+
+
+def test_every_event_that_asks_for_something_has_a_cause_and_a_remedy() -> None:
+    # Handed over by the worker that has read the file, as text.
+    events = {**log_events(URGENT), "password.readable": "mqtt_connect.py"}
+    explained = remedies((ROOT / "docs" / "log.md").read_text())
+    assert len(events) > 40, "log_events() finds no events any more: adapt URGENT"
+    assert not {f"{event} ({events[event]})" for event in events.keys() - explained.keys()}, "not in docs/log.md"
+    assert not explained.keys() - events.keys(), "in docs/log.md, but nowhere in the code, or not at that level"
+    for event, (level, cause, remedy) in explained.items():
+        assert level.split(";")[0] in ("WARNING", "ERROR", "CRITICAL"), event
+        assert cause, event
+        assert remedy, event
+    for call in ("warning", "error", "critical"):
+        wrong = {event for event in log_events({call}) if call.upper() not in explained[event][0]}
+        assert not wrong, f"docs/log.md does not say {call.upper()}"
 
 
 def test_every_kind_of_fault_is_explained() -> None:
