@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,36 @@ def test_the_commented_example_of_a_device_passes_too(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "weather" in result.stdout
+
+
+def compose() -> str:
+    return (DEPLOY / "compose.yaml").read_text()
+
+
+def test_the_compose_file_mounts_what_is_there_or_what_the_script_makes() -> None:
+    """No engine runs here: what can be told from the text alone."""
+    made = {"ca.pem", "server.pem", "server.key", "passwords", "boards/outstation.password", "reader.password"}
+    mounted = re.findall(r"^ *#? *- \./([^:]+):", compose(), re.MULTILINE)
+    assert len(mounted) > 8
+    for name in mounted:
+        place = name.removeprefix("credentials/")
+        assert place in made if place != name else (DEPLOY / name).exists(), name
+    assert "credentials/" in (ROOT / ".gitignore").read_text()
+
+
+def test_the_compose_file_runs_the_recipe_and_opens_nothing_to_the_network() -> None:
+    (change,) = re.findall(r"sed 's\|([^|]+)\|", compose())
+    assert change in (DEPLOY / "brokers" / "mosquitto" / "mosquitto.conf").read_text()
+    ports = re.findall(r"ports: \[\"([^\"]+)\"\]", compose())
+    assert len(ports) == 2
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_commented_profile_is_whole_once_the_comments_are_gone() -> None:
+    text = re.sub(r"^( +)#(?=\S| {2})", r"\1", compose(), flags=re.MULTILINE)
+    for name in ("telegraf", "influxdb", "grafana"):
+        assert re.search(rf"^  {name}:\n    image: \S+:\S+\n    profiles: \[graphs\]$", text, re.MULTILINE), name
+    tokens = re.findall(r"(?:INFLUX_TOKEN|ADMIN_TOKEN): ([\w-]+)", text)
+    assert len(tokens) == 2
+    assert len(set(tokens)) == 1  # what Telegraf says is what InfluxDB was told
+    tomllib.loads((DEPLOY / "compose-telegraf.conf").read_text())
