@@ -107,6 +107,11 @@ chaos: $(VENV)/.dev ## Break it in every way of docs/durability.md, and print th
 fuzz: $(VENV)/.dev ## Feed each driver's parser mutated golden cases, a minute each (ARGS="p1 sml --inputs 1000000 --minutes 30")
 	@nice $(VENV)/bin/python tests/fuzz $(ARGS)
 
+.PHONY: cluster
+cluster: $(VENV)/.dev ## Kill the nodes of broker clusters in turn under 50 agents, and count (as root; five minutes; ARGS=rabbitmq)
+	@tools/apt rabbitmq-server nats-server mosquitto openssl iproute2
+	@unshare --net --pid --fork --mount-proc sh -c 'ip link set lo up && exec "$$@"' cluster $(VENV)/bin/python tests/cluster $(ARGS)
+
 .PHONY: gpio
 gpio: $(VENV)/.dev ## Test the gpio driver on a real kernel: gpio-sim in qemu (Debian 12, x86-64; two minutes; ARGS="-k pulses")
 	@tools/apt qemu-system-x86 busybox-static cpio kmod gcc make linux-source-6.1 linux-headers-amd64
