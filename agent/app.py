@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
+from agent.app_fleet import make_fleet
 from agent.app_page import make_page
+from agent.certificate import CertificateWatch
 from agent.clock import Clock, Kernel
 from agent.clock_watch import StepWatch
 from agent.codec import OFFLINE, ONLINE, Topics
@@ -35,7 +37,6 @@ from agent.supervisor import Supervisor
 from agent.systemd import Notifier
 
 if TYPE_CHECKING:
-    from agent.fleet import Fleet
     from agent.homeassistant_announcer import Announcer
     from agent.parsing import ParsingHost
 
@@ -117,6 +118,8 @@ class Agent:
             self.supervisor,
             self.commands,
         )
+        self.certificate = CertificateWatch(self.manager, self.clock, config.mqtt.cert_file)
+        self.status.certificate = self.certificate.report
         self.reloader = Reloader(
             self.manager,
             config,
@@ -139,7 +142,7 @@ class Agent:
         )
         self.page = make_page(self)
         self._clock_watch = StepWatch()
-        self.fleet = self._make_fleet()
+        self.fleet = make_fleet(self, self._restart)
         self.successor: Config | None = None
         """What begins anew in this process, when this agent has ended: a configuration that takes a restart."""
         self._exit = EX_OK
@@ -163,21 +166,6 @@ class Agent:
             retain=self.publisher.retain,
             subscribe=self.link.subscribe,
             changed=lambda: self.publisher.retain(self.topics.info, self._info()),
-        )
-
-    def _make_fleet(self) -> Fleet | None:
-        if not self.config.fleet.enabled:
-            return None
-        from agent.fleet import Fleet
-
-        return Fleet(
-            self.manager,
-            self.clock,
-            self.config,
-            self.reloader,
-            subscribe=self.link.subscribe,
-            retain=self.publisher.retain,
-            restart=self._restart,
         )
 
     # -- running ----------------------------------------------------------------------------------------------------
@@ -222,6 +210,7 @@ class Agent:
         self.publisher.retain(self.topics.availability, ONLINE)
         self.outbox.start(list(self.supervisor.devices), self._outbox_open)
         self._watch_clock()
+        self.certificate.start()
         self.publisher.before_birth = self._report
         manager.create_timer_event(config.status.interval, self._report, name="status")
         if self.notifier.watchdog_s is not None:
@@ -374,6 +363,7 @@ class Agent:
         self._clock_watch.close()
         if self.page is not None:
             self.page.close()
+        self.certificate.close()
         log.info(line("agent.stopped", unsent=self.outbox.depth))
         self.manager.terminate()
 

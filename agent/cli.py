@@ -53,6 +53,7 @@ class Commands(click.Group):
 
     later: ClassVar = {
         "doctor": "agent.cli_doctor",
+        "enrol": "agent.cli_enrol",
         "fleet": "agent.cli_fleet",
         "init": "agent.cli_init",
         "new-driver": "agent.cli_new_driver",

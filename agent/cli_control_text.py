@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from agent.certificate import AHEAD_DAYS
+
 
 def duration(seconds: float) -> str:
     """``3 d 4 h``, ``5 min 12 s``, ``0.4 s``: the two largest units."""
@@ -51,6 +53,14 @@ def _lines(report: dict[str, Any]) -> Iterator[tuple[str, bool]]:
         f"{outbox['waiting']} waiting, {readings['dropped']} dropped, {readings['rejected']} rejected",
         not dropped,
     )
+    if certificate := report.get("certificate"):
+        left = certificate["days_left"]
+        good = left is not None and left > AHEAD_DAYS
+        yield (
+            _mark(good)
+            + f"certificate  {certificate['problem'] or f'valid for {left} d, until ' + certificate['expires'][:10]}",
+            good,
+        )
     disk = outbox["disk"]
     sound = disk["state"] == "open" and not outbox["blocked"]
     yield (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from click import ClickException
 
+from agent.certificate import AHEAD_DAYS, URGENT_DAYS, days_left, expiry
 from agent.cli_config import read_config
 from agent.cli_control_client import ask
 from agent.cli_doctor_system import Finding, Unit, clock, disk, may_run, rights, systemd, unit, wear
@@ -45,6 +46,7 @@ def examine(file: str, *, online: bool, sys: Path = Path("/sys")) -> Iterator[Fi
             running = may_run(Path(f"{config.outbox.file()}.lock"), service.state)
             for url in config.mqtt.brokers():
                 yield from _broker(config, url, running)
+        yield from _certificate(config)
         yield from disk(config.outbox.file())
     yield from clock(Kernel(), (now := Clock()).wall_ns(now.mono_ns()))
     yield from wear(sys)
@@ -60,6 +62,24 @@ def _said(config: Config) -> Iterator[Finding]:
     if why and why["reason"] == "taken_over":
         remedy = "another client connects with this client id: give each agent.id, or mqtt.client_id, to one alone"
         yield Finding("identity", "problem", why["text"], remedy)
+
+
+def _certificate(config: Config) -> Iterator[Finding]:
+    """Until when the client's certificate is valid: the broker's answer to one that is not tells little."""
+    path = config.mqtt.cert_file
+    if path is None:
+        return
+    try:
+        left = days_left(expiry(path.read_bytes()), Clock())
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        yield Finding("certificate", "problem", f"{path}: {why}", "check mqtt.cert_file, its mode, and that it is PEM")
+        return
+    if left > AHEAD_DAYS:
+        yield Finding("certificate", "ok", f"{path}: valid for {left} days")
+        return
+    said = f"{path}: {f'valid for {left} days' if left >= 0 else 'its time is over'}"
+    yield Finding("certificate", "warning" if left > URGENT_DAYS else "problem", said, "renew it: docs/enrolment.md")
 
 
 def _devices(config: Config, service: Unit) -> Iterator[Finding]:

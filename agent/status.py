@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,8 @@ class StatusReport:
         self._supervisor = supervisor
         self._commands = commands
         self._begun = manager.now()
+        self.certificate: Callable[[], dict[str, Any] | None] = lambda: None
+        """Until when the client's certificate is valid; None: it has none."""
 
     def build(self) -> dict[str, Any]:
         """The report as it is published. Times ending in ``_s`` are seconds."""
@@ -156,6 +159,7 @@ class StatusReport:
             "devices": devices,
             "commands": self._commands.report(),
             "hotplug": {"degraded": self._supervisor.hotplug_degraded},
+            "certificate": self.certificate(),
             "loop": loop(stats),
             "workers": work(stats, self._supervisor.parsing),
             "process": process(),

@@ -235,6 +235,8 @@ def with_configuration() -> list[tuple[str, ...]]:
     """Every command that reads a configuration, with what else it cannot be without."""
     signed = ["group/green", "layer.toml", "--key", "fleet.key"]
     more = {
+        "enrol install": ["board.pem"],
+        "enrol token": ["token.toml"],
         "fleet diff": signed,
         "fleet push": signed,
         "fleet rollout": signed,

@@ -44,7 +44,7 @@ LAYERS = [
     ["registry", "config", "fleet_layers"],
     ["supervisor", "device", "context"],
     ["publisher", "commands"],
-    ["status", "systemd", "log", "control", "page", "plan", "reload", "info", "stopping", "fleet"],
+    ["status", "systemd", "log", "control", "page", "plan", "reload", "info", "stopping", "fleet", "certificate"],
     ["testing"],
     ["app"],
     ["demo", "simulate"],
