@@ -52,6 +52,7 @@ class Commands(click.Group):
     """Imports some of its commands when they are asked for: what they can say alone costs `run` milliseconds."""
 
     later: ClassVar = {
+        "completion": "agent.cli_completion",
         "doctor": "agent.cli_doctor",
         "enrol": "agent.cli_enrol",
         "fleet": "agent.cli_fleet",

@@ -44,6 +44,7 @@ def config_option(command: Command) -> Command:
         "-c",
         "--config",
         "file",
+        type=click.Path(),  # so that shells complete it
         metavar="FILE",
         default=DEFAULT_FILE,
         show_default=True,

@@ -40,7 +40,12 @@ def status(file: str, as_json: bool) -> None:
 
 @click.command(short_help="What a configuration would change: devices, topics, entities.")
 @config_option
-@click.option("--against", metavar="FILE", help="Compare with this configuration. Default: with the running agent.")
+@click.option(
+    "--against",
+    type=click.Path(),
+    metavar="FILE",
+    help="Compare with this configuration. Default: with the running agent.",
+)
 @click.option("--exit-code", is_flag=True, help="Exit status 1 where something would change.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
 def plan(file: str, against: str | None, exit_code: bool, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli_completion import port_names
 from agent.cli_config import ConfigFailure
 from agent.config_files import DEFAULT_FILE
 
@@ -38,7 +39,12 @@ class Unwritable(click.ClickException):
 @click.option("--password-env", metavar="NAME", help="Environment variable with its password.")
 @click.option("--ca-file", type=click.Path(path_type=Path), metavar="FILE", help="Who may sign its certificate.")
 @click.option(
-    "--port", "ports", metavar="PORT", multiple=True, help="Listen there, and read what is found. Repeatable."
+    "--port",
+    "ports",
+    metavar="PORT",
+    multiple=True,
+    shell_complete=port_names,
+    help="Listen there, and read what is found. Repeatable.",
 )
 @click.option("--host/--no-host", "host", default=None, help="Report this host itself. Default: yes.")
 @click.option("--discovery/--no-discovery", default=None, help="For Home Assistant. Default: no.")

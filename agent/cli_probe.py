@@ -6,9 +6,11 @@ import sys
 
 import click
 
+from agent.cli_completion import port_names
+
 
 @click.command(short_help="List the serial ports; find out what is on one.")
-@click.argument("ports", metavar="[PORT]...", nargs=-1)
+@click.argument("ports", metavar="[PORT]...", nargs=-1, shell_complete=port_names)
 @click.option("--all", "every", is_flag=True, help="Listen on all ports that nobody has open.")
 @click.option(
     "--seconds",

@@ -267,8 +267,13 @@ A second SIGTERM or SIGINT ends the agent at once, with status 128 + the signal'
 
 ## Completion
 
+`outstation completion` prints the script of a shell. Commands, options, files, drivers
+and serial ports are completed.
+
 ```sh
-eval "$(_OUTSTATION_COMPLETE=bash_source outstation)"     # also zsh_source and fish_source
+outstation completion bash > /etc/bash_completion.d/outstation
+outstation completion zsh > /usr/local/share/zsh/site-functions/_outstation
+outstation completion fish > /etc/fish/vendor_completions.d/outstation.fish
 ```
 """
 
