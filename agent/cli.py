@@ -11,7 +11,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import click
 
@@ -112,11 +112,14 @@ def cli() -> None:
 @click.option(
     "--log-level",
     type=click.Choice(["error", "warning", "info", "debug"]),
-    default="info",
-    show_default=True,
-    help="Least severe lines to log. error: somebody must act; debug: every reading.",
+    help="Least severe lines to log. error: somebody must act; debug: every reading. Default: the configuration's.",
 )
-def run(file: str, log_level: str) -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "plain", "json"]),
+    help="auto: fields under journald, else plain. json: JSON Lines. Default: the configuration's.",
+)
+def run(file: str, log_level: str | None, log_format: Literal["auto", "plain", "json"] | None) -> None:
     """Run the agent in the foreground, until SIGTERM, SIGINT or Ctrl-C.
 
     Under systemd it reports when it is ready and feeds the watchdog. SIGUSR1 dumps the agent's state to the log.
@@ -125,6 +128,7 @@ def run(file: str, log_level: str) -> None:
     Examples:
       outstation run
       outstation run -c my.toml --log-level debug
+      outstation run --log-format json
       OUTSTATION_CONFIG=my.toml outstation run
     """
     gc.disable()  # starting makes many objects and no garbage: a tenth of the time until the first reading
@@ -141,7 +145,7 @@ def run(file: str, log_level: str) -> None:
     finally:
         gc.freeze()  # what is here now stays: later collections need not look at it
         gc.enable()
-    log.set_up(log_level)
+    log.set_up(log_level or config.log.level, form=log_format or config.log.format)
     sys.exit(app.run(config, lambda: read_config(file)))
 
 

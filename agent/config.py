@@ -23,6 +23,7 @@ from agent.codec import Topics
 from agent.codec_formats import DISCOVERABLE, lacks
 from agent.config_files import Merged, Place, key_text, quoted, read
 from agent.config_lines import KeyPath
+from agent.config_log import LogSettings
 from agent.config_words import explained, nearest, shown, suggestion
 from agent.driver import DeviceConfig, Driver
 from agent.errors import ConfigError, PluginError, Problem
@@ -154,6 +155,7 @@ class Config:
     homeassistant: HomeAssistantSettings
     fleet: FleetSettings
     page: PageSettings
+    log: LogSettings
     devices: tuple[Device, ...]
     overridden: tuple[tuple[str, Place, Place], ...] = ()
     set_aside: tuple[Problem, ...] = ()
@@ -174,6 +176,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "homeassistant": HomeAssistantSettings,
     "fleet": FleetSettings,
     "page": PageSettings,
+    "log": LogSettings,
 }
 
 

@@ -1,4 +1,8 @@
-"""Where log lines go and how they look: for people on a terminal or in a file, with priorities under journald."""
+"""Where log lines go and how they look: for people on a terminal or in a file, as fields in the journal, as JSON Lines.
+
+Equal warnings and errors in a row are summed, whoever writes them: the 1st, 2nd, 4th, 8th ... is shown, and a sum once
+another line comes.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,22 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import TextIO
+from pathlib import Path
+from typing import Literal, TextIO, TypeAlias
+
+from agent.log_text import masked, priority, timestamp
+from agent.logline import Repeats, line
 
 LEVELS = ("error", "warning", "info", "debug")
 """What may be asked for, the least first: error: somebody must act; debug: every reading."""
 
-_PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+Form: TypeAlias = Literal["auto", "plain", "json"]
+
+APART = 60.0
+"""Seconds after which an equal line is a new one: what comes once an hour is no flood."""
+
+JOURNAL = Path("/run/systemd/journal/socket")
+"""Where journald takes records with fields (systemd's "Native Journal Protocol")."""
 
 
 def under_journald(stream: TextIO, environ: Mapping[str, str]) -> bool:
@@ -28,16 +41,49 @@ class JournalFormatter(logging.Formatter):
     """``<4>link.lost ...``: a priority on every line (sd-daemon(3)), no time stamp, for the journal has its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        priority = next((p for level, p in _PRIORITY if record.levelno >= level), 7)
-        return "\n".join(f"<{priority}>{text}" for text in super().format(record).splitlines())
+        number = priority(record.levelno)
+        return "\n".join(f"<{number}>{text}" for text in masked(super().format(record)).splitlines())
 
 
 class PlainFormatter(logging.Formatter):
     """``2026-11-24T00:37:00.123Z WARNING link.lost ...``: UTC, so that logs of several boards can be compared."""
 
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        return f"{when}Z {record.levelname:<7} " + super().format(record).replace("\n", "\n    ")
+        text = masked(super().format(record)).replace("\n", "\n    ")
+        return f"{timestamp(record)} {record.levelname:<7} {text}"
+
+
+class Sums(logging.Filter):
+    """Of equal lines in a row lets through the 1st, 2nd, 4th, 8th ..., and tells their number when it is over.
+
+    Warnings and errors alone: INFO is a state that has changed, and be it to the same for the third time.
+    """
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self._handler = handler
+        self._repeats = Repeats(limit=1)
+        self._last = ""
+        self._at = 0.0
+        self._hidden = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        again = text == self._last and 0 <= record.created - self._at < APART and not record.exc_info
+        self._at = record.created
+        if not again:
+            count, hidden = self._repeats.over(self._last), self._hidden
+            self._last, self._hidden = text, 0
+            if hidden:
+                told = line("log.repeated", times=count, hidden=hidden)
+                sum_ = logging.LogRecord(record.name, record.levelno, record.pathname, 0, told, None, None)
+                self._handler.handle(sum_)
+                self._repeats.over(told)
+                self._last = text
+        if record.levelno < logging.WARNING or self._repeats(text):
+            return True
+        self._hidden += 1
+        return False
 
 
 def set_level(name: str) -> str:
@@ -54,12 +100,33 @@ def set_level(name: str) -> str:
 
 
 def set_up(
-    level: str = "info", stream: TextIO | None = None, environ: Mapping[str, str] = os.environ
+    level: str = "info",
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    form: Form = "auto",
+    journal: Path = JOURNAL,
 ) -> logging.Handler:
-    """Send all log lines to the stream (default: stderr). Returns the handler, for tests to take away again."""
+    """Send all log lines to the stream (default: stderr). Returns the handler, for tests to take away again.
+
+    form: auto: into the journal where the stream is the journal's, by its socket where that can be reached, else with
+    priorities; plain lines for people everywhere else. plain, json: so, wherever it goes.
+    """
     target = stream or sys.stderr
-    handler = logging.StreamHandler(target)
-    handler.setFormatter(JournalFormatter() if under_journald(target, environ) else PlainFormatter())
+    handler: logging.Handler = logging.StreamHandler(target)
+    if form == "json":
+        from agent.log_fields import JsonFormatter
+
+        handler.setFormatter(JsonFormatter())
+    elif form == "auto" and under_journald(target, environ):
+        handler.setFormatter(JournalFormatter())
+        if journal.is_socket():
+            from agent.log_fields import JournalHandler
+
+            handler = JournalHandler(journal, handler)
+    else:
+        handler.setFormatter(PlainFormatter())
+    handler.addFilter(Sums(handler))
     root = logging.getLogger()
     root.addHandler(handler)
     set_level(level)

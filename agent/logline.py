@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
+
+_EVENT = re.compile(r"[a-z]+\.[a-z_]+(?= |$)")
+_FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|\S+)')
 
 
 def line(event: str, /, **fields: object) -> str:
@@ -15,6 +19,22 @@ def line(event: str, /, **fields: object) -> str:
                 text = '"' + text.replace("\\", "\\\\").replace('"', "'").replace("\n", "\\n") + '"'
             parts.append(f"{key}={text}")
     return " ".join(parts)
+
+
+def fields(text: str) -> tuple[str, dict[str, str]] | None:
+    """What ``line`` was given: event and fields, all of them text; None where the text is no such line."""
+    match = _EVENT.match(text)
+    if match is None:
+        return None
+    found: dict[str, str] = {}
+    at = match.end()
+    while field := _FIELD.match(text, at):
+        value = field[2]
+        if value[0] == '"':
+            value = re.sub(r"\\(.)", lambda escaped: "\n" if escaped[1] == "n" else escaped[1], value[1:-1])
+        found[field[1]] = value
+        at = field.end()
+    return (match[0], found) if at == len(text) else None
 
 
 class Repeats:

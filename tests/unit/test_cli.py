@@ -280,10 +280,10 @@ def test_run_gives_the_agent_its_configuration_and_the_shell_its_status(
     given: list[Any] = []
     assert gc.isenabled()
     monkeypatch.setattr(app, "run", lambda config, load: given.extend((config, load)) or 70)
-    monkeypatch.setattr(log, "set_up", given.append)
+    monkeypatch.setattr(log, "set_up", lambda level, *, form: given.append((level, form)))
     result = outstation("run", "-c", str(good), "--log-level", "debug")
     assert result.exit_code == 70
-    assert given[0] == "debug"
+    assert given[0] == ("debug", "auto")
     assert given[1].agent.id == "greenhouse-1"
     assert given[2]().agent.id == "greenhouse-1", "reads the same file again"
     assert gc.isenabled()
@@ -331,6 +331,7 @@ def test_the_schema_knows_every_driver() -> None:
         "homeassistant",
         "fleet",
         "page",
+        "log",
         "device",
     }
     assert schema["additionalProperties"] is False
