@@ -22,6 +22,11 @@ class Facts:
     ramp: float
     qos: int
 
+    @property
+    def wanted(self) -> float:
+        """Readings a second of all agents; a process that is too slow for it makes fewer."""
+        return self.agents * self.devices * self.rate
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -78,6 +83,7 @@ class Outcome:
             "away": self.tally.away.as_json(),
             "failures": {"count": last.failures, "agents_by_last_reason": dict(last.reasons)},
             "seconds": round(self.seconds, 3),
+            "wanted_rate": facts.wanted,
             "made_rate": round(self.rate("made"), 2),
             "sent_rate": round(self.rate("sent"), 2),
             "acknowledged_rate": round(self.rate("acknowledged"), 2),
@@ -165,7 +171,10 @@ def table(outcome: Outcome) -> list[str]:
     if tally.away.count:
         rows.append(("back after a loss", f"{tally.away.count} times: {_times(tally.away)}"))
     rows += [
-        ("published", f"{outcome.rate('sent'):.1f} readings/s over {outcome.seconds:.1f} s"),
+        (
+            "published",
+            f"{outcome.rate('sent'):.1f} of {facts.wanted:g} readings/s wanted, over {outcome.seconds:.1f} s",
+        ),
         ("acknowledged", f"{outcome.rate('acknowledged'):.1f} readings/s; each after {_times(tally.acknowledging)}"),
         (
             "readings",

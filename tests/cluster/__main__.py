@@ -20,7 +20,7 @@ CREDENTIALS = ROOT / "deploy" / "brokers" / "make-credentials"
 BACK_WITHIN = {"rabbitmq": 5.0, "nats": 15.0}
 """Seconds from a lost connection to the next CONNACK."""
 ORDERED = {"rabbitmq"}
-"""Whose consumers get readings in order after a node was killed. NATS sends again later what it is not sure of."""
+"""Whose consumers get readings in order after a node was killed: NATS 2.9 did not, and lost nothing (measured)."""
 STEADY = 15.0
 """Seconds between two kills, by the simulation's own clock: agents have returned to their first broker by then."""
 

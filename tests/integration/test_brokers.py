@@ -153,6 +153,25 @@ def test_the_agent_has_all_that_it_needs_there(broker: Recipe, credentials: Path
     }
 
 
+def test_consumers_share_the_work(broker: Recipe) -> None:
+    """A shared subscription (MQTT 5, section 4.8.2; Mosquitto has it for 3.1.1 too): a message goes to one of them."""
+    filters = ("$share/database/outstation/+/+/telemetry", "outstation/a-1/last")
+    with (
+        broker.by_password("reader", *filters) as one,
+        broker.by_password("reader", *filters) as two,
+        broker.by_password("a-1") as board,
+    ):
+        for number in range(20):
+            board.publish("outstation/a-1/x/telemetry", b"%d" % number)
+        board.publish("outstation/a-1/last", b"")
+        shares = []
+        for consumer in (one, two):
+            consumer.wait_for(lambda messages: any(m.topic == "outstation/a-1/last" for m in messages))
+            shares.append([int(m.payload) for m in consumer.messages if m.payload])
+        assert all(shares)
+        assert sorted(shares[0] + shares[1]) == list(range(20))
+
+
 def test_a_bridge_hands_readings_up_and_commands_down(credentials: Path) -> None:
     with Recipe(credentials, central=True) as central:
         text = (BROKERS / "mosquitto" / "bridge.conf").read_text()

@@ -73,6 +73,7 @@ def test_rates_are_of_the_time_when_all_were_at_work() -> None:
 def test_the_table_says_what_went_wrong_and_nothing_else() -> None:
     text = "\n".join(table(outcome()))
     assert "9 of 10" in text
+    assert "19.9 of 20 readings/s wanted, over 10.0 s" in text
     assert "220 made, 220 acknowledged, 0 lost" in text
     assert "failures" not in text
     assert "back after" not in text
