@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from house import Changes, House, install
 
 from agent.testing import Broker, PtyPort
 from agent.testing.outstation import Outstation
+from agent.testing.toml import dumps
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,10 +107,10 @@ def plugin(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
 
 
-def config(*devices: dict[str, Any], discovery: str = "on", form: str = "json") -> dict[str, Any]:
+def config(*devices: dict[str, Any], discovery: str = "on", **mqtt: str) -> dict[str, Any]:
     return {
         "agent": {"id": "box"},
-        "mqtt": {"format": form},
+        "mqtt": mqtt,
         "homeassistant": {"discovery": discovery},
         "device": list(devices),
     }
@@ -261,18 +263,33 @@ def run(stack: ExitStack, python: Path, folder: Path) -> None:
         agent.kill()
         house.until(lambda: all(house.shows(e) == "unavailable" for e in WANTED), 5, "all unavailable")
 
-    say("the device weather leaves the configuration: so do its entities, and no others")
-    with running(config(panel), broker, env, outbox):
+    kept = {entity for entity in WANTED if "_panel_" in entity}
+
+    def without_weather() -> None:
         house.until(lambda: not house.entities("_weather_"), 10, "no weather")
-        kept = {entity for entity in WANTED if "_panel_" in entity}
         house.until(lambda: kept <= set(house.entities("_panel_")), 10, "the panel")
         say(f"  {len(WANTED) - len(kept)} entities gone, {len(kept)} left")
 
+    say("the device weather leaves the configuration, by a reload: so do its entities, and no others")
+    with running(config(weather, panel), broker, env, outbox) as agent:
+        house.until(lambda: set(WANTED) <= set(house.entities("box_")), 20, "all entities")
+        agent.config_path.write_text(dumps({**agent.config, "device": [panel]}))
+        agent.signal(signal.SIGHUP)
+        without_weather()
+
+    say('mqtt.topic = "site/{agent}/{device}": the same entities from there')
+    with running(config(weather, panel, topic="site/{agent}/{device}"), broker, env, outbox):
+        tell(house, line, "17.5")
+
     say('mqtt.format = "values": the same entities from bare values')
-    with running(config(weather, panel, form="values"), broker, env, outbox):
+    with running(config(weather, panel, format="values"), broker, env, outbox):
         tell(house, line, "18.5")
         house.until(lambda: house.shows("binary_sensor.box_weather_raining") == "off", 10, "off")
         house.until(lambda: house.shows("sensor.box_weather_sky") == "clear", 10, "clear")
+
+    say("weather leaves while the agent is stopped: the next start takes it back")
+    with running(config(panel), broker, env, outbox):
+        without_weather()
 
     say('discovery = "remove": nothing is left')
     with running(config(weather, panel, discovery="remove"), broker, env, outbox):
