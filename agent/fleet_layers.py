@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from agent.config_files import Merged, Place, parse
+from agent.config_files import Merged, Place, key_text, parse
 from agent.errors import FleetError, Problem
 from agent.fleet_state import read_state, state_path
 from agent.outbox_settings import OutboxSettings
@@ -76,7 +76,7 @@ def add_layer(merged: Merged, name: str, text: str, denied: list[Any]) -> None:
                 wrong.append((("device", index), "its driver stands in fleet.deny_drivers", "see docs/fleet.md"))
     for place, message, remedy in wrong:
         line = lines.get(place)
-        merged.problems.append(Problem(*Place(name, line), ".".join(map(str, place)), None, message, remedy))
+        merged.problems.append(Problem(*Place(name, line), key_text(place), None, message, remedy))
 
 
 def _get(data: dict[str, Any], section: str, key: str) -> Any:
