@@ -50,6 +50,9 @@ LISTEN_ERRORS = {
     errno.EACCES: "ports below 1024 are for root alone: choose a higher one for page.listen",
 }
 
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Why a connection that is there cannot be taken (accept(2))."""
+
 ASSETS = Path(__file__).with_name("page_assets")
 FILES = {
     b"/": ("index.html", "text/html; charset=utf-8"),
@@ -111,6 +114,7 @@ class Page:
         self._guard = Guard((), None)
         self._files: dict[bytes, Response] = {}
         self._socket: socket.socket | None = None
+        self._listener: SocketEvent
         self._events: list[SocketEvent | TimerEvent] = []
         self._pushing: TimerEvent | None = None
         self._clients: dict[Client, None] = {}
@@ -137,9 +141,10 @@ class Page:
         self._files = {path: Response(200, (ASSETS / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
         self._recent.start()
         self._metrics.start()
+        self._listener = self._manager.create_socket_event(self._socket, on_readable=self._accept, name="page")
         self._events = [
-            self._manager.create_socket_event(self._socket, on_readable=self._accept, name="page"),
-            self._manager.create_timer_event(STEP, self.values.step, name="page.step"),
+            self._listener,
+            self._manager.create_timer_event(STEP, self._step, name="page.step"),
         ]
         self._log.info(line("page.open", url=f"http://{address}/", token=self._settings.token_file))
 
@@ -186,6 +191,10 @@ class Page:
             self._socket = None
             self._recent.end()
 
+    def _step(self) -> None:
+        self.values.step()
+        self._listener.resume()
+
     # -- whoever comes ----------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
@@ -193,8 +202,11 @@ class Page:
         assert self._socket is not None
         try:
             connection, peer = self._socket.accept()
-        except OSError:  # gone again, or no descriptors left: then those that are closed make room
-            return
+        except OSError as error:
+            if error.errno in EXHAUSTED:  # still readable, the loop would spin: ask again with the next step
+                self._listener.pause()
+                self._warn("page.exhausted", reason=error.strerror)
+            return  # else gone again
         if len(self._clients) >= CLIENTS:
             self._make_room()
         if len(self._clients) < CLIENTS:
@@ -218,7 +230,7 @@ class Page:
         if silent:
             min(silent, key=lambda client: (client.answered, client.since)).close()
 
-    def _warn(self, event: str, peer: str, **fields: object) -> None:
+    def _warn(self, event: str, peer: str | None = None, **fields: object) -> None:
         if count := self._lines((event, peer)):
             self._log.warning(line(event, peer=peer, **fields, count=count if count > 1 else None))
 

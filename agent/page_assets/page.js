@@ -1,4 +1,3 @@
-"use strict";
 // Draws what /events tells: "history" (all charts) once, then "state" (the whole status) and "log" (new lines) as they come.
 // Text goes into the page by textContent alone: whatever a device sends stays text.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from agent.page import CLIENTS, STREAMS, Page
 from agent.page_client import IDLE_SECONDS, REQUEST_SECONDS
 from agent.page_log import LINES, LONGEST_LINE, RecentLog
 from agent.page_settings import PageSettings, parse_address
-from agent.page_values import CHANNELS, CHARTED, POINTS, Values
+from agent.page_values import CHANNELS, CHARTED, POINTS, STEP, Values
 
 REPORT: dict[str, Any] = {
     "agent": "greenhouse-1",
@@ -272,6 +274,22 @@ def test_a_crowd_is_turned_away_with_an_answer_and_the_silent_make_room(rig: Rig
         client.close()
     rig.turn()
     assert rig.ask("/healthz")[0] == 200
+
+
+def test_no_descriptor_left_is_said_and_the_loop_does_not_spin(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def exhausted() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.page, "_socket", SimpleNamespace(accept=exhausted))
+        client = rig.connect()  # would never come back
+    assert 'page.exhausted reason="Too many open files"' in caplog.text
+    rig.advance(STEP)
+    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    rig.read(client, "ok")
+    client.close()
 
 
 def test_a_refusal_arrives_though_more_was_sent(rig: Rig) -> None:
