@@ -18,6 +18,7 @@ ALL = (
     "ports",
     "modbus",
     "reload",
+    "page",
     "stop",
     "backlog",
     "scale",

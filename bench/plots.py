@@ -122,6 +122,12 @@ def reload(result: Result) -> str:
     return table(head, [[row["written"], *(figure(row[key]) for key in keys)] for row in result["rows"]])
 
 
+def page(result: Result) -> str:
+    head = ["page", "who is there", "readings", "p50, ms", "p99, ms", "max, ms", "CPU, %", "RSS, MB"]
+    keys = ("samples", "p50_ms", "p99_ms", "max_ms", "cpu_percent", "rss_mb")
+    return table(head, [[row["page"], row["there"], *(figure(row[key]) for key in keys)] for row in result["rows"]])
+
+
 def backlog(result: Result) -> str:
     head = ["durability, replay", "kept/s", "sent/s", "RSS grew by, MiB", "live readings late by, ms"]
     keys = ("built_per_s", "drained_per_s", "rss_growth_mib", "live_late_ms")
@@ -174,7 +180,7 @@ def events(result: Result) -> str:
 
 
 TABLES: dict[str, Callable[[Result], str]] = {
-    made.__name__: made for made in (flood, latency, idle, coldstart, reload, backlog, scale, zero, events)
+    made.__name__: made for made in (flood, latency, idle, coldstart, reload, page, backlog, scale, zero, events)
 }
 DRAWN: dict[str, Callable[[Result], dict[str, str]]] = {
     "flood": flood_charts,
