@@ -123,7 +123,7 @@ homeassistant: $(VENV)/.dev ## Show it to a real Home Assistant (installs it fro
 	@$(VENV)/bin/python tests/homeassistant $(ARGS)
 
 .PHONY: page
-page: $(VENV)/.dev ## Open the status page in headless Chromium (PICTURES=docs/status-page takes its pictures, in three minutes)
+page: $(VENV)/.dev ## Open the status page in headless Chromium (PICTURES=docs/status-page takes its pictures, in five minutes)
 	@tools/apt mosquitto chromium
 	@$(VENV)/bin/python -m pytest tests/browser/page_in_browser.py $(ARGS)
 
