@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent import __version__
 from agent.app_fleet import make_fleet
 from agent.app_page import make_page
+from agent.app_parts import EX_TEMPFAIL, begin_anew, make_requests, parsing_host
 from agent.certificate import CertificateWatch
 from agent.clock import Clock, Kernel
 from agent.clock_watch import StepWatch
@@ -28,6 +29,7 @@ from agent.info import info
 from agent.logline import line
 from agent.model import Channel, Reading
 from agent.mqtt import Link
+from agent.mqtt_message import Message
 from agent.outbox import Outbox
 from agent.publisher import Publisher
 from agent.reload import Difference, Reloader
@@ -38,14 +40,10 @@ from agent.systemd import Notifier
 
 if TYPE_CHECKING:
     from agent.homeassistant_announcer import Announcer
-    from agent.parsing import ParsingHost
 
 EX_OK = 0
 EX_SOFTWARE = 70
 """sysexits.h: the program ended itself because a callback held the loop (``on_slow = "stop"``)."""
-
-EX_TEMPFAIL = 75
-"""sysexits.h: another agent has the outbox."""
 
 SWITCH_SECONDS = 0.0005
 """A tenth of Python's own: how long a thread that computes keeps the others waiting. A reading's way to the disk is a
@@ -141,10 +139,13 @@ class Agent:
             },
         )
         self.page = make_page(self)
+        self.requests = make_requests(self)
         self._clock_watch = StepWatch()
-        self.fleet = make_fleet(self, self._restart)
+        self.fleet = make_fleet(self, self.restart)
         self.successor: Config | None = None
         """What begins anew in this process, when this agent has ended: a configuration that takes a restart."""
+        self.again = False
+        """Whether the program is to be executed anew instead: a request for a restart."""
         self._exit = EX_OK
         self.end = CleanEnd(
             self.manager, config, self.supervisor, self.publisher, self.outbox, on_end=self._closed, log=log
@@ -236,6 +237,8 @@ class Agent:
             self.publisher.retain(self.topics.info, self._info())
             if self.fleet is not None:
                 self.fleet.start()
+            if self.requests is not None:
+                self.requests.start()
             self.link.start()
             self.reloader.ready()
             self.control.start()  # the outbox is ours now, and so is the socket beside it
@@ -247,12 +250,14 @@ class Agent:
         if self.page is not None:
             self.page.values.take(readings)
 
-    def _message(self, topic: str, payload: bytes, retained: bool) -> None:
-        self.commands.message(topic, payload, retained)
+    def _message(self, message: Message) -> None:
+        self.commands.message(message.topic, message.payload, message.retained)
         if self.announcer is not None:
-            self.announcer.message(topic, payload, retained)
+            self.announcer.message(message.topic, message.payload, message.retained)
         if self.fleet is not None:
-            self.fleet.message(topic, payload)
+            self.fleet.message(message.topic, message.payload)
+        if self.requests is not None:
+            self.requests.message(message)
 
     def _watch_clock(self) -> None:
         self._clock_watch.start()
@@ -343,13 +348,14 @@ class Agent:
             self._exit = 128 + number
             self.manager.terminate()
             return
-        self.reloader.end()
-        timeout = self.config.agent.stop_timeout
-        log.info(line("agent.stopping", signal=name, timeout_s=timeout, waiting=self.outbox.depth))
+        log.info(
+            line("agent.stopping", signal=name, timeout_s=self.config.agent.stop_timeout, waiting=self.outbox.depth)
+        )
         self.notifier.stopping()
+        self.reloader.end()
         self.end.begin()
 
-    def _restart(self, config: Config) -> None:
+    def restart(self, config: Config) -> None:
         """End as at a stop, for ``run`` to begin anew with this configuration; systemd sees a reload."""
         if not self.end.begun:
             self.successor = config
@@ -368,15 +374,6 @@ class Agent:
         self.manager.terminate()
 
 
-def parsing_host(config: Config) -> ParsingHost | None:
-    """Where slow parsers go, if they are to go to processes. What it takes is imported for those alone who want it."""
-    if config.workers.kind == "thread":
-        return None
-    from agent.parsing import ParsingHost, gil_is_on
-
-    return ParsingHost(config.loop.workers[1]) if gil_is_on() else None
-
-
 def run(config: Config, load: Callable[[], Config]) -> int:
     """Run an agent in the foreground until it is told to stop. Returns the exit status for the shell.
 
@@ -386,5 +383,7 @@ def run(config: Config, load: Callable[[], Config]) -> int:
     bound_heap()
     agent = Agent(config, load=load)
     while not (status := agent.run()) and agent.successor is not None:
+        if agent.again:
+            return begin_anew()
         agent = Agent(agent.successor, load=load)
     return status

@@ -15,6 +15,7 @@ from agent.errors import FleetError, LinkError
 from agent.events import EventManager
 from agent.fleet_document import Document, Target, target_of, verify
 from agent.mqtt import Link
+from agent.mqtt_message import Message
 from agent.mqtt_settings import MqttSettings
 
 QUIET = 0.5
@@ -126,7 +127,8 @@ class Desk:
             return [target.name] if target.name in self.reports else []
         return sorted(agent for agent, report in self.reports.items() if target.name in report["groups"])
 
-    def _message(self, topic: str, payload: bytes, _retained: bool) -> None:
+    def _message(self, message: Message) -> None:
+        topic, payload = message.topic, message.payload
         self._last = self._manager.now()
         if (target := target_of(self.base, topic)) is not None:
             self.documents.pop(target, None)

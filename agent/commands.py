@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 
@@ -17,7 +18,9 @@ from agent.codec import Topics, channel_topic
 from agent.driver import Done
 from agent.logline import Repeats, line
 from agent.model import Value
-from agent.outputs import CommandError, Output, parse_command
+from agent.outputs import Command, CommandError, Output, parse_command
+
+Told: TypeAlias = Callable[[dict[str, Any], str | None], object]
 
 
 class OutputDevice(Protocol):
@@ -71,24 +74,28 @@ class Commands:
         try:
             command = parse_command(payload)
         except CommandError as error:
-            self._refuse(name, channel, str(error), error.transaction)
+            self._refuse(name, channel, str(error), partial(self._send, error.transaction))
             return
         if retained:
             reason = "retained commands are refused, as they would come again with each connection; publish it without"
-            self._refuse(name, channel, reason, command.transaction)
+            self._refuse(name, channel, reason, partial(self._send, command.transaction))
             return
+        self.carry_out(name, channel, command, partial(self._send, command.transaction))
+
+    def carry_out(self, name: str, channel: str, command: Command, answer: Told) -> None:
+        """Have an output set; answer gets device, channel and value, and None or why it is not set."""
         try:
             device, output = self._find(name, channel)
             value = output.checked(command.value, command.text)
         except ValueError as error:
-            self._refuse(name, channel, str(error), command.transaction)
+            self._refuse(name, channel, str(error), answer)
             return
 
         def done(problem: str | None = None) -> None:
             if problem is None:
-                self._carried_out(name, output.name, value, command.transaction)
+                self._carried_out(name, output.name, value, answer)
             else:
-                self._refuse(name, output.name, problem, command.transaction)
+                self._refuse(name, output.name, problem, answer)
 
         device.set(output.name, value, done)
 
@@ -106,12 +113,12 @@ class Commands:
         known = ", ".join(output.name for output in device.outputs)
         raise ValueError(f"{channel} is no output of {name}; {'its outputs: ' + known if known else 'it has none'}")
 
-    def _carried_out(self, device: str, channel: str, value: Value, transaction: object) -> None:
+    def _carried_out(self, device: str, channel: str, value: Value, answer: Told) -> None:
         self.done += 1
         self._log.info(line("output.set", device=device, channel=channel, value=orjson.dumps(value).decode()))
-        self._send(device, channel, {"status": "ok"}, {"value": value}, transaction)
+        answer({"device": device, "channel": channel, "value": value}, None)
 
-    def _refuse(self, device: str, channel: str, reason: str, transaction: object) -> None:
+    def _refuse(self, device: str, channel: str, reason: str, answer: Told) -> None:
         self.refused += 1
         if times := self._repeats((device, channel, reason)):
             self._log.warning(
@@ -119,10 +126,11 @@ class Commands:
                     "output.refused", device=device, channel=channel, reason=reason, times=times if times > 1 else None
                 )
             )
-        self._send(device, channel, {"status": "error", "error": reason}, {}, transaction)
+        answer({"device": device, "channel": channel}, reason)
 
-    def _send(self, device: str, channel: str, head: dict[str, Any], more: dict[str, Any], transaction: object) -> None:
-        answer = {**head, "data": {"device": device, "channel": channel, **more}}
+    def _send(self, transaction: object, data: dict[str, Any], problem: str | None) -> None:
+        answer: dict[str, Any] = {"status": "ok"} if problem is None else {"status": "error", "error": problem}
+        answer["data"] = data
         if transaction is not None:
             answer["transaction"] = transaction
         self._answer(self._topics.response("set"), orjson.dumps(answer))

@@ -28,12 +28,14 @@ from agent.config_words import explained, nearest, shown, suggestion
 from agent.driver import DeviceConfig, Driver
 from agent.errors import ConfigError, PluginError, Problem
 from agent.fleet_settings import FleetSettings
+from agent.homeassistant_settings import HomeAssistantSettings
 from agent.mqtt_settings import MqttSettings
 from agent.outbox_settings import OutboxSettings
 from agent.page_settings import PageSettings
 from agent.page_settings import lacks as page_lacks
 from agent.quantity import Duration, Interval
 from agent.registry import Registry, shared_resource
+from agent.requests_settings import RequestSettings
 
 RESERVED = ("availability", "status", "info", "request", "response")
 """Names that no device may have: they are topics of the agent itself."""
@@ -105,23 +107,6 @@ class WorkersSettings(BaseModel):
     )
 
 
-class HomeAssistantSettings(BaseModel):
-    """Home Assistant finds the devices by itself."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    discovery: Literal["off", "on", "remove"] = Field(
-        "off",
-        description="on: announce all devices. remove: take back what was announced. off: do nothing about it.",
-    )
-    prefix: str = Field(
-        "homeassistant",
-        pattern=r"^[^+#\s/\x00]+(/[^+#\s/\x00]+)*$",
-        max_length=128,
-        description="Home Assistant's discovery prefix.",
-    )
-
-
 class StatusSettings(BaseModel):
     """The status report."""
 
@@ -153,6 +138,7 @@ class Config:
     workers: WorkersSettings
     status: StatusSettings
     homeassistant: HomeAssistantSettings
+    requests: RequestSettings
     fleet: FleetSettings
     page: PageSettings
     log: LogSettings
@@ -174,6 +160,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "workers": WorkersSettings,
     "status": StatusSettings,
     "homeassistant": HomeAssistantSettings,
+    "requests": RequestSettings,
     "fleet": FleetSettings,
     "page": PageSettings,
     "log": LogSettings,

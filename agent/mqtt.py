@@ -19,6 +19,7 @@ from agent.mqtt_connect import Attempt
 from agent.mqtt_dial import Dial
 from agent.mqtt_failback import Failback
 from agent.mqtt_limit import PacketLimit, packet_size
+from agent.mqtt_message import BARE, Message
 from agent.mqtt_session import Session
 from agent.mqtt_settings import BrokerUrl, MqttSettings
 from agent.mqtt_stats import LinkStats, State
@@ -38,7 +39,7 @@ class Link:
 
     on_up: a broker has accepted us. on_down: it is lost (the error), or we left (None). on_ack: tokens of messages that
     need not be kept any more, many in one call; also called with none when there is room again. on_refused: (token,
-    topic, error) of a message that this broker does not take. on_message: (topic, payload, retained).
+    topic, error) of a message that this broker does not take. on_message: what came.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Link:
         self.on_down: Callable[[LinkError | None], object] = _nothing
         self.on_ack: Callable[[list[Any]], object] = _nothing
         self.on_refused: Callable[[Any, str, LinkError], object] = _nothing
-        self.on_message: Callable[[str, bytes, bool], object] = _nothing
+        self.on_message: Callable[[Message], object] = _nothing
         self._manager = manager
         self._settings = settings
         self._client_id = settings.client_id or client_id
@@ -136,14 +137,17 @@ class Link:
         self._failback.start()
         self._new_round(0)
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, token: Any = None) -> bool:
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, token: Any = None, extra: bytes = BARE
+    ) -> bool:
         """Send a message now. False: there is no connection or no room; nothing is kept here.
 
         ``on_ack`` gets the token: on PUBACK or PUBCOMP, at QoS 0 once it is written. Only between cork and uncork.
+        extra: properties of MQTT 5 as on the wire (``mqtt_message``); at QoS 0 and 1 only, not for what is retained.
         """
         if self._session is None or self._returning:
             return False
-        return self._session.publish(topic, payload, qos, retain, token)
+        return self._session.publish(topic, payload, qos, retain, token, extra)
 
     def cork(self) -> None:
         if self._session is not None:
@@ -304,8 +308,8 @@ class Link:
         if self._returning:
             self._take_leave()
 
-    def session_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        self.on_message(topic, payload, retained)
+    def session_message(self, message: Message) -> None:
+        self.on_message(message)
 
     def session_ended(self, error: LinkError | None) -> None:
         session, self._session = self._session, None

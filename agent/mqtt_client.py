@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from agent.mqtt_message import BARE
 from agent.mqtt_paho import (
     CallbackAPIVersion,
     MQTTErrorCode,
@@ -32,6 +33,7 @@ _WORDS = struct.Struct("!HH")
 _PUBACK = 0x4002  # its first two bytes where it is four long, which is all of it but for a reason (3.1.1, section 3.4)
 _PUBLISH, _QOS_1 = 0x30, 0x02  # not retained, not a duplicate
 _LAST_ID = 65_535
+_HEADS = 10_000  # topics kept encoded: more than anybody's devices, and a bound where others choose where answers go
 
 _LARGEST_IN = 262_144  # what we let an MQTT 5 broker send us: commands for outputs are far smaller
 
@@ -79,26 +81,30 @@ class Client(paho.Client):
         if will is not None:
             self.will_set(will[0], will[1], qos=1, retain=True)
 
-    def publish_plain(self, topic: str, payload: bytes) -> int:
+    def publish_plain(self, topic: str, payload: bytes, properties: bytes = BARE) -> int:
         """Send a message at QoS 1, not retained (MQTT 3.1.1 and 5, section 3.3). Its id; 0: that is still in flight.
 
-        topic: one of ours, which is not checked; it is encoded once.
+        topic: one of ours, or checked; it is encoded once. properties: as on the wire; unused under 3.1.1.
         """
         mid = self._last_mid = self._last_mid + 1 if self._last_mid < _LAST_ID else 1
         if mid in self._out_messages:
             return 0
         self._out_messages[mid] = self._plain
-        tail = b"%c%c\x00" % (mid >> 8, mid & 255) if self._five else b"%c%c" % (mid >> 8, mid & 255)
+        tail = b"%c%c" % (mid >> 8, mid & 255)
+        if self._five:
+            tail += properties
         self._publish(_PUBLISH | _QOS_1, topic, tail, payload)
         return mid
 
-    def publish_once(self, topic: str, payload: bytes) -> None:
+    def publish_once(self, topic: str, payload: bytes, properties: bytes = BARE) -> None:
         """The same at QoS 0."""
-        self._publish(_PUBLISH, topic, b"\x00" if self._five else b"", payload)
+        self._publish(_PUBLISH, topic, properties if self._five else b"", payload)
 
     def _publish(self, first: int, topic: str, tail: bytes, payload: bytes) -> None:
         head = self._heads.get(topic)
         if head is None:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
             name = topic.encode()
             head = self._heads[topic] = len(name).to_bytes(2) + name
         start = bytearray((first,))

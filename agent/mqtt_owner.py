@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from agent.errors import LinkError
+from agent.mqtt_message import Message
 
 
 class Owner(Protocol):
@@ -18,7 +19,7 @@ class Owner(Protocol):
     def session_refused(self, token: Any, topic: str, error: LinkError) -> None:
         """The broker has answered that it does not take this message, and would not if it came again."""
 
-    def session_message(self, topic: str, payload: bytes, retained: bool) -> None: ...
+    def session_message(self, message: Message) -> None: ...
 
     def session_ended(self, error: LinkError | None) -> None:
         """The connection is gone; None: as we wanted it. Called once."""

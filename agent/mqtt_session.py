@@ -17,6 +17,7 @@ from agent.mqtt_connect import Attempt
 from agent.mqtt_errors import broken, from_code, is_alert, not_mqtt, silent, unacknowledged, unanswered
 from agent.mqtt_inflight import InFlight, Sent
 from agent.mqtt_limit import Caution, PacketLimit, packet_size
+from agent.mqtt_message import BARE, received
 from agent.mqtt_owner import Owner
 from agent.mqtt_paho import MQTTMessage, Properties, ReasonCode
 from agent.mqtt_pulse import Pulse
@@ -114,23 +115,23 @@ class Session:
         if wire.buffered or wire.ended:  # what came behind a WebSocket's answer
             self._manager.call_soon(self._readable)
 
-    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, token: Any) -> bool:
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, token: Any, properties: bytes = BARE) -> bool:
         """Hand a message to the wire. False: there is no room, or no connection."""
         if self.room <= 0:
             return False
         qos = min(qos, self.max_qos)
-        size = packet_size(topic, len(payload))
+        size = packet_size(topic, len(payload) + len(properties) - 1)
         if qos and self._limit.suspect(size) and not self._alone():
             return False
         if retain:
             self._caution.note(topic, payload)
         if qos == 1 and not retain:
-            mid = self._client.publish_plain(topic, payload)
+            mid = self._client.publish_plain(topic, payload, properties)
             if mid:
                 self._flying.add(mid, token, topic, size)
             return mid > 0  # else ids have gone round to one that is still in flight; its ack_timeout is near
         if qos == 0 and not retain:
-            self._client.publish_once(topic, payload)
+            self._client.publish_once(topic, payload, properties)
             self._written.append(token)
             return True
         noted = len(self._acked)
@@ -303,9 +304,10 @@ class Session:
             messages, self._messages = self._messages, []
             for message in messages:
                 try:
-                    self._owner.session_message(message.topic, bytes(message.payload), message.retain)
+                    told = received(message)
                 except UnicodeDecodeError:
                     continue  # a topic that is not UTF-8 cannot be one of ours
+                self._owner.session_message(told)
         if self._gone is not None and not self._ended and not self._goodbye:
             self._end(self._why())
 

@@ -18,6 +18,7 @@ from agent.events import EventManager, TimerEvent
 from agent.logline import Repeats, line
 from agent.model import Reading
 from agent.mqtt import Link
+from agent.mqtt_message import BARE
 from agent.mqtt_settings import MqttSettings
 from agent.outbox import Outbox
 from agent.publisher_answers import Answer, Answers
@@ -122,9 +123,9 @@ class Publisher:
         if self._states.has(topic):
             self.retain(topic, b"")
 
-    def answer(self, topic: str, payload: bytes) -> None:
+    def answer(self, topic: str, payload: bytes, properties: bytes = BARE) -> None:
         """Publish an answer to who has asked: once, not retained, before readings that wait."""
-        self._answers.add(topic, payload)
+        self._answers.add(Answer(topic, payload, properties))
         self.pump()
 
     def drain(self, timeout: float, on_done: Callable[[int], object]) -> None:

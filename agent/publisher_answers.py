@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from agent.mqtt import Link
+from agent.mqtt_message import BARE
 
 MOST = 64
 """Answers that wait for the broker; of more the oldest are dropped: nobody waits for them any more."""
@@ -17,6 +18,7 @@ class Answer:
 
     topic: str
     payload: bytes
+    properties: bytes = BARE
 
 
 class Answers:
@@ -31,16 +33,17 @@ class Answers:
         """How many can be sent now."""
         return len(self._waiting)
 
-    def add(self, topic: str, payload: bytes) -> None:
-        self._waiting.append(Answer(topic, payload))
+    def add(self, answer: Answer) -> None:
+        self._waiting.append(answer)
 
     def send(self, link: Link, qos: int) -> None:
         """As many as the link has room for. Within its cork."""
         while self._waiting and link.room > 0:
             answer = self._waiting.popleft()
-            if not link.fits(answer.topic, len(answer.payload)):
+            if not link.fits(answer.topic, len(answer.payload) + len(answer.properties)):
                 continue  # the broker takes packets of a few hundred bytes at most; it could not be told of this either
-            if not link.publish(answer.topic, answer.payload, qos=qos or 1, token=answer):
+            level = (qos or 1) if answer.properties == BARE else 1  # at QoS 2 paho has the packet, not we
+            if not link.publish(answer.topic, answer.payload, qos=level, token=answer, extra=answer.properties):
                 self._waiting.appendleft(answer)
                 return
             self._flying[answer] = None

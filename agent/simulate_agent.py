@@ -110,7 +110,7 @@ class Board:
         self.commands = Commands(
             self.topics, self.supervisor.devices, subscribe=self.link.subscribe, answer=self.publisher.answer, log=log
         )
-        self.link.on_message = self.commands.message
+        self.link.on_message = lambda message: self.commands.message(*message[:3])
         self.publisher.on_link = self._link_changed
         self.publisher.before_birth = self._report
         self.status = StatusReport(

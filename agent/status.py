@@ -129,6 +129,7 @@ class StatusReport:
         self._begun = manager.now()
         self.certificate: Callable[[], dict[str, Any] | None] = lambda: None
         """Until when the client's certificate is valid; None: it has none."""
+        self.requests: Callable[[], dict[str, int]] | None = None
 
     def build(self) -> dict[str, Any]:
         """The report as it is published. Times ending in ``_s`` are seconds."""
@@ -158,6 +159,7 @@ class StatusReport:
             "outbox": outbox.report(),
             "devices": devices,
             "commands": self._commands.report(),
+            **({} if self.requests is None else {"requests": self.requests()}),
             "hotplug": {"degraded": self._supervisor.hotplug_degraded},
             "certificate": self.certificate(),
             "loop": loop(stats),

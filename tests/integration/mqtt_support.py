@@ -289,7 +289,7 @@ class Rig:
             down(error)
 
         self.link.on_up, self.link.on_down = on_up, on_down
-        self.link.on_message = lambda *message: self.messages.append(message)
+        self.link.on_message = lambda message: self.messages.append(message[:3])
 
     def put(self, count: int, device: str = "d", **fields: Any) -> list[Reading]:
         made = [

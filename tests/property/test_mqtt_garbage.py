@@ -12,6 +12,7 @@ from agent.errors import LinkError
 from agent.events import EventManager, ManualClock
 from agent.mqtt_connect import Attempt
 from agent.mqtt_limit import PacketLimit
+from agent.mqtt_message import Message
 from agent.mqtt_session import Session
 from agent.mqtt_settings import MqttSettings, parse_url
 from agent.mqtt_websocket import WebSocketStream
@@ -32,7 +33,7 @@ class Owner:
 
     def session_refused(self, token: Any, topic: str, error: LinkError) -> None: ...
 
-    def session_message(self, topic: str, payload: bytes, retained: bool) -> None: ...
+    def session_message(self, message: Message) -> None: ...
 
     def session_ended(self, error: LinkError | None) -> None:
         self.ends.append(error)

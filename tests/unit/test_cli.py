@@ -321,6 +321,7 @@ def test_errors_of_usage(arguments: list[str]) -> None:
 def test_the_schema_knows_every_driver() -> None:
     schema = json.loads(outstation("schema").stdout)
     assert set(schema["properties"]) == {
+        "requests",
         "agent",
         "mqtt",
         "outbox",

@@ -15,6 +15,7 @@ from agent.events import EventManager, ManualClock
 from agent.mqtt_client import Client
 from agent.mqtt_connect import Attempt
 from agent.mqtt_limit import PacketLimit
+from agent.mqtt_message import Message
 from agent.mqtt_session import Session
 from agent.mqtt_settings import MqttSettings, parse_url
 from agent.mqtt_wire import Wire
@@ -71,8 +72,8 @@ class Line:
     def session_refused(self, token: Any, topic: str, error: LinkError) -> None:  # noqa: ARG002
         self.refused.append((token, error.reason))
 
-    def session_message(self, topic: str, payload: bytes, retained: bool) -> None:
-        self.messages.append((topic, payload, retained))
+    def session_message(self, message: Message) -> None:
+        self.messages.append(message[:3])
 
     def session_ended(self, error: LinkError | None) -> None:
         self.ends.append(error)

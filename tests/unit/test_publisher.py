@@ -12,6 +12,7 @@ from agent.codec_formats import make_codec
 from agent.errors import LinkError
 from agent.events import EventManager, ManualClock
 from agent.model import Reading
+from agent.mqtt_message import BARE
 from agent.mqtt_settings import MqttSettings
 from agent.outbox import Outbox
 from agent.outbox_settings import OutboxSettings
@@ -42,7 +43,10 @@ class FakeLink:
     def fits(self, topic: str, size: int) -> bool:
         return len(topic) + size < 10_000
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, token: Any = None) -> bool:
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, token: Any = None, extra: bytes = BARE
+    ) -> bool:
+        del extra
         assert self._corked, "one system call for all that a turn publishes"
         if self.room <= 0:
             return False
