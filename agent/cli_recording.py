@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import click
 from pydantic import ValidationError
@@ -19,7 +19,19 @@ from agent import log
 from agent.cli_config import load_config
 from agent.clock import Clock, ClockSettings, rfc3339
 from agent.config_masked import masked
-from agent.driver import DeviceConfig, DeviceLost, Driver, Fault, Parser, Port, Sample, SerialConfig, StreamDriver
+from agent.driver import (
+    Context,
+    DeviceConfig,
+    DeviceLost,
+    Driver,
+    Fault,
+    Handle,
+    Parser,
+    Port,
+    Sample,
+    SerialConfig,
+    StreamDriver,
+)
 from agent.events import EventManager
 from agent.hotplug import PathWatch
 from agent.model import Reading
@@ -55,6 +67,7 @@ class Tap:
     def __init__(self, port: Port, tell: Callable[[Kind, bytes], None]) -> None:
         self._port = port
         self._tell = tell
+        self.is_told = False  # that it was opened
 
     @property
     def name(self) -> str:
@@ -142,15 +155,38 @@ class Recorder:
         self.readings += len(readings)
 
 
+class TappedContext:
+    """A driver's context with a tap on each port that it opens by itself: the runs of a command."""
+
+    def __init__(self, ctx: Context, tell: Callable[[Kind, bytes], None]) -> None:
+        self._ctx = ctx
+        self._tell = tell
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
+
+    def open_port(self, name: str, fn: Callable[..., Port], *args: Any) -> Tap:
+        return Tap(self._ctx.open_port(name, fn, *args), self._tell)
+
+    def stream(self, port: Port, parser: Parser, **options: Any) -> Handle:
+        if isinstance(port, Tap) and not port.is_told:  # on the loop's thread, which open_port is not
+            port.is_told = True
+            self._tell("opened", b"")
+        return self._ctx.stream(port, parser, **options)
+
+
 def tapped(driver: type[Driver], recorder: Recorder) -> type[Driver]:
-    """The driver with a tap on what its ``open`` gives."""
+    """The driver with a tap on what its ``open`` gives, and on what it opens later."""
 
     def opened(self: Driver) -> Port | None:
+        self.ctx = cast(Context, TappedContext(self.ctx, recorder.tell))  # each opening has a context of its own
         port = driver.open(self)
-        return None if port is None else Tap(port, recorder.tell)
+        return port if port is None or isinstance(port, Tap) else Tap(port, recorder.tell)
 
     def start(self: Driver, port: Port | None) -> None:
-        recorder.tell("opened")  # on the loop's thread, as all that is told
+        if isinstance(port, Tap):
+            port.is_told = True
+            recorder.tell("opened")  # on the loop's thread, as all that is told
         driver.start(self, port)
 
     return type(driver.__name__, (driver,), {"open": opened, "start": start, "__doc__": driver.__doc__})

@@ -199,6 +199,11 @@ class Device:
             self._close(then=lambda: self._back_off("device.lost", reason))
         self._driver = None  # The next opening makes a new one: nobody knows in what state this one is.
 
+    @property
+    def place(self) -> dict[str, str]:
+        """Its port for a report, ``{"port": path}``; nothing of a device without one: its settings say it."""
+        return {"port": self.config.port} if hasattr(self.config, "port") else {}
+
     def report(self, now_ns: int) -> dict[str, Any]:
         """Its part of the status report."""
         last = self.counts.last_ns
@@ -207,7 +212,7 @@ class Device:
             "reason": self.reason,
             "for_s": round(self._env.manager.now() - self.since, 3),
             "driver": self.config.driver,
-            "port": getattr(self.config, "port", None),
+            **self.place,
             "openings": self.openings,
             "readings": self.counts.readings,
             "last_reading_s": None if last is None else round((now_ns - last) / 1e9, 3),

@@ -20,7 +20,7 @@ def info(agent: str, versions: Mapping[str, str], devices: Mapping[str, Device],
     tables = {
         name: {
             "driver": device.config.driver,
-            "port": getattr(device.config, "port", None),
+            **device.place,
             "channels": [_channel(channel) for channel in device.channels],
             "outputs": [
                 {key: value for key, value in asdict(output).items() if value not in (None, "", ())}

@@ -16,6 +16,7 @@ import pytest
 
 from agent.testing import PtyPort
 from agent.testing.cases import check
+from drivers.exec import Exec
 from drivers.lines import Lines
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +121,23 @@ def test_a_port_without_a_driver_is_recorded_raw_and_replayed_by_a_table(device:
     )
     again = outstation("replay", recording.file, "--device", tmp_path / "device.toml")
     assert [json.loads(line).keys() for line in again.stdout.splitlines()] == [{"t", "fields"}], again
+
+
+def test_the_runs_of_a_command_are_recorded_one_after_another_and_the_first_is_a_case(tmp_path: Path) -> None:
+    file = tmp_path / "outstation.toml"
+    file.write_text(
+        '[mqtt]\nurls = ["mqtt://127.0.0.1"]\n[[device]]\nname = "gauge"\ndriver = "exec"\ninterval = "50ms"\n'
+        'command = ["printf", "21.5\\\\n"]\nformat = "scalar"\n'
+    )
+    recording = Recording(tmp_path / "gauge.jsonl", "gauge", "-c", file, "--max-bytes", "1kB")
+    said = recording.process.communicate(timeout=30)[1]
+    assert recording.process.returncode == 0, said
+    entries = [json.loads(line) for line in recording.text().splitlines()[1:]]
+    what = [entry.get("event") or entry.get("rx") for entry in entries]
+    assert "".join(what).startswith("opened21.5\n\nlost" * 2), said  # a run ends its last line, if need be
+    case = outstation("replay", recording.file, "--case", tmp_path / "case")
+    assert case.returncode == 0, case.stderr
+    check(Exec, tmp_path / "case")
 
 
 def test_it_ends_by_size_and_by_time(device: PtyPort, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from agent.driver import (
     Port,
     PortError,
     Sample,
+    SerialConfig,
     StreamDriver,
     Value,
 )
@@ -735,3 +736,15 @@ def test_a_driver_is_told_whether_the_broker_is_there(bench: Bench) -> None:
     assert driver.links == [True, False], "a driver that is stopped is told nothing"
     bench.advance(1.0)
     assert driver.links == [True, False, True]
+
+
+def test_the_report_names_the_port_of_what_has_one_and_no_null_of_the_rest(bench: Bench) -> None:
+    class Serial(StreamDriver):
+        def parser(self) -> Parser:
+            return Lines()
+
+    bench.add("text")
+    bench.supervisor.add(Serial, SerialConfig(name="serial", driver="serial", port="/dev/x"))
+    report = bench.report()
+    assert report["serial"]["port"] == "/dev/x"
+    assert "port" not in report["text"]
