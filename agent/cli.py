@@ -28,7 +28,7 @@ STATUSES = {
     0: "done; for `run`: stopped as it was told to; for `verify`: proved",
     1: "`verify`: a reading is lost or out of order; `outbox`: the file is damaged, or something is left; `demo`: it "
     "could not go on; `probe`: nothing was recognised; `status`: something is not well; `doctor`: a problem; "
-    "`plan --exit-code`: something would change; "
+    "`plan --exit-code`: something would change; `install-service`: refused; "
     "`simulate`: a reading is lost, or an agent is not connected",
     2: "the command line is wrong",
     EX_DATAERR: "`outbox`, `replay`: no outbox or recording, one that is damaged, or one of another version",
@@ -57,6 +57,7 @@ class Commands(click.Group):
         "enrol": "agent.cli_enrol",
         "fleet": "agent.cli_fleet",
         "init": "agent.cli_init",
+        "install-service": "agent.cli_install_service",
         "new-driver": "agent.cli_new_driver",
         "outbox": "agent.cli_outbox",
         "plan": "agent.cli_control",

@@ -55,7 +55,7 @@ class Machine:
             "temperatures": self._read_temperatures,
             # Not psutil.boot_time(): that is the wall clock's, wrong on a board without a clock battery.
             "uptime": lambda: {"uptime": round(time.clock_gettime(time.CLOCK_BOOTTIME), 2)},
-            "processes": lambda: {"processes": len(psutil.pids())},
+            "processes": _processes,
             "pi": lambda: {**sysfs.pi_flags(self._pi)},
         }
         self._groups = {name: read for name, read in known.items() if name in groups}
@@ -138,3 +138,10 @@ class Machine:
             except (OSError, ValueError):  # none now: a radio that is off, a disk that sleeps or was pulled
                 continue
         return fields
+
+
+def _processes() -> dict[str, Value]:
+    pids = psutil.pids()
+    # Without process 1 we see our own alone (hidepid of proc(5), ProtectProc= of systemd.exec(5)): no number, not a
+    # wrong one.
+    return {"processes": len(pids)} if 1 in pids else {}

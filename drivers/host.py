@@ -65,7 +65,7 @@ class HostConfig(DeviceConfig):
     )
     temperatures: bool = Field(True, description="Temperature sensors.")
     uptime: bool = Field(True, description="Time since boot.")
-    processes: bool = Field(True, description="Number of processes.")
+    processes: bool = Field(True, description="Number of processes; left out where /proc shows our own alone.")
     pi: bool = Field(True, description="Under-voltage and throttling of a Raspberry Pi.")
 
     @field_validator("disks")
