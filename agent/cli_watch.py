@@ -43,7 +43,8 @@ def watch(file: str, **options: Any) -> None:
     for each device with something new, at most one in --every. Without --url, the broker is the configuration's,
     and so is where the readings go (mqtt.topic).
 
-    It shows and proves nothing: `outstation verify` does. With mqtt.format = "values" it has no readings, only states.
+    It shows and proves nothing: `outstation verify` does. With mqtt.format = "values" nothing is
+    numbered: it shows the last values, and no gap.
 
     \b
     Exit status:

@@ -7,9 +7,11 @@ shown, so that whoever publishes at the broker cannot fill the watcher's memory.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import nsmallest
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -18,6 +20,8 @@ from agent.cli_verify_seen import Connection, Key, Seen
 from agent.codec_template import Template
 from agent.tally import DEVICES, DeviceTally, Tally, compact
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
 SMOOTH = 30.0
 """Seconds over which a rate is smoothed: devices that report every half minute show a steady one."""
 LONGEST = 4096
@@ -25,6 +29,10 @@ LONGEST = 4096
 REMEMBERED = 64
 PAIRS = 100
 """Of a device's numbers: enough to tell a repeat from a gap; what is forgotten of a gap stays counted."""
+CHANNELS = 100
+"""Of a device that sends bare values: more are counted and not shown."""
+VALUE_BYTES = 200
+"""Of a bare value that are kept."""
 STATUS_BYTES = 1 << 20
 """Largest status report that is read: one of 1,000 devices has 300 KB."""
 
@@ -36,6 +44,18 @@ class About:
     version: str
     uptime: float
     waiting: int
+
+
+@dataclass(slots=True)
+class Values:
+    """A device that sends bare values, each channel to a topic of its own: without a number, so nothing can be missing.
+
+    received: values; at: when the last one came, seconds of the clock by which readings arrive.
+    """
+
+    received: int = 0
+    at: float = 0.0
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -82,6 +102,7 @@ class Sight(Seen):
 
     about: dict[str, About] = field(default_factory=dict)
     rates: dict[Key, Rate] = field(default_factory=dict)
+    values: dict[Key, Values] = field(default_factory=dict)
 
     def state(self, agent: str, device: str, said: bytes) -> None:
         """One more word of an agent; none at all is how a retained one is taken back."""
@@ -108,9 +129,26 @@ class Sight(Seen):
             tallied = self.tally.devices[agent, device]
             tallied.fields = cut(tallied.fields)
 
+    def value(self, topic: str, payload: bytes, *, at: float, retained: bool) -> None:
+        """One message to ``<agent>/<device>/<channel>``; what no agent would send there is passed over."""
+        agent, device, channel = topic.split("/")
+        key = (agent, device)
+        if retained or device in ("request", "response") or not all(map(_NAME.fullmatch, (*key, channel))):
+            return
+        found = self.values.get(key)
+        if found is None:
+            if len(self.values) >= DEVICES:
+                return
+            found = self.values[key] = Values()
+        found.received += 1
+        found.at = at
+        if channel in found.fields or len(found.fields) < CHANNELS:
+            found.fields[channel] = _bare(payload)
+
     def look(self, now: float) -> None:
         """Bring the rates up to date. now: seconds of the clock by which readings arrived."""
-        for key, device in self.tally.devices.items():
+        sources: Iterator[tuple[Key, DeviceTally | Values]] = chain(self.tally.devices.items(), self.values.items())
+        for key, device in sources:
             if (rate := self.rates.get(key)) is None:
                 self.rates[key] = Rate(now, now, device.received)
             else:
@@ -123,7 +161,7 @@ class Sight(Seen):
 
     def known(self) -> Iterator[Key]:
         """Each device that was heard of, and each agent of which no device was."""
-        devices = {key for key in self.states if key[1]} | self.tally.devices.keys()
+        devices = {key for key in self.states if key[1]} | self.tally.devices.keys() | self.values.keys()
         yield from devices
         with_devices = {agent for agent, _ in devices}
         yield from ((agent, "") for agent, device in self.states if not device and agent not in with_devices)
@@ -135,9 +173,13 @@ class Sight(Seen):
     def row(self, key: Key, now: float) -> Row:
         agent, name = key
         device: DeviceTally | None = self.tally.devices.get(key)
-        if device is None:
-            return Row(agent, name, self.of(key))
         rate = self.rates.get(key)
+        if device is None:
+            if (bare := self.values.get(key)) is None:
+                return Row(agent, name, self.of(key))
+            age = max(0.0, now - bare.at)
+            per_s = 0.0 if rate is None else rate.value
+            return Row(agent, name, self.of(key), received=bare.received, rate=per_s, age=age, fields=bare.fields)
         return Row(
             agent,
             name,
@@ -153,7 +195,7 @@ class Sight(Seen):
 
     def counts(self) -> tuple[int, int, int, int]:
         """Agents and offline ones, devices and offline ones."""
-        agents = {agent for agent, _ in self.states} | {agent for agent, _ in self.tally.devices}
+        agents = {agent for agent, _ in (*self.states, *self.tally.devices, *self.values)}
         away = sum(1 for agent in agents if self.states.get((agent, "")) == "offline")
         devices = [key for key in self.known() if key[1]]
         return len(agents), away, len(devices), sum(1 for key in devices if self.of(key) == "offline")
@@ -174,6 +216,15 @@ def sight(base: str, template: Template | None = None, agent: str = "") -> Sight
     return Sight(tally, Connection(persistent=False))
 
 
+def _bare(payload: bytes) -> Any:
+    """A bare value: what is JSON's number, true, false or null is that, all else text."""
+    try:
+        said = orjson.loads(payload[:VALUE_BYTES])
+    except ValueError:
+        said = payload[:VALUE_BYTES].decode(errors="replace")
+    return str(said) if isinstance(said, dict | list) else said
+
+
 def cut(fields: dict[str, Any]) -> dict[str, Any]:
     """As many fields, from the first, as LONGEST bytes of JSON hold."""
     kept: dict[str, Any] = {}
@@ -189,7 +240,7 @@ def cut(fields: dict[str, Any]) -> dict[str, Any]:
 def as_text(row: Row) -> str:
     """``greenhouse-1/weather online seq 41, 0.5/s, missing 0: temperature 21.5``."""
     if row.seq is None:
-        return f"{row.name} {row.state}"
+        return f"{row.name} {row.state}" + (f" {row.rate:.1f}/s: {compact(row.fields)}" if row.fields else "")
     return f"{row.name} {row.state} seq {row.seq}, {row.rate:.1f}/s, missing {row.missing}: {compact(row.fields)}"
 
 

@@ -26,11 +26,15 @@ COUNTING_NS = 1_000_000_000
 
 
 class WatchOptions(Options):
-    """As for `verify`, and what agents say of themselves."""
+    """As for `verify`, and what agents say of themselves, and bare values."""
 
     @property
     def filters(self) -> tuple[str, ...]:
-        return (*super().filters, f"{self.base}/{self.agent or '+'}/status")
+        root = f"{self.base}/{self.agent or '+'}"
+        if self.template is not None:
+            return (*super().filters, f"{root}/status")
+        # One filter for readings, bare values and states of devices: brokers send a message once for each that fits.
+        return f"{root}/+/+", f"{root}/availability", f"{root}/status"
 
 
 class LinesView:
@@ -245,6 +249,8 @@ class Watching(Verification):
             self._sight.status_report(levels[0], message.payload)
         elif self._options.tells_state(message.topic):
             super()._message(message)
+        elif self._options.template is None and len(levels) == 3 and levels[2] != "telemetry":
+            self._sight.value("/".join(levels), message.payload, at=message.at, retained=message.retain)
         else:
             self._sight.reading(message.topic, message.payload, at=message.at, dup=message.dup, retained=message.retain)
 

@@ -81,6 +81,26 @@ def test_in_a_pipe_it_is_json_lines_of_the_agent_itself() -> None:
     assert last["fields"] == {"temperature": 21.5}
 
 
+def test_bare_values_of_the_agent_itself() -> None:
+    with (
+        Broker("mosquitto") as broker,
+        PtyPort() as device,
+        Outstation(
+            {
+                "mqtt": {"format": "values"},
+                "device": [{"name": "weather", "driver": "lines", "port": device.path, "format": "json"}],
+            },
+            broker,
+        ) as outstation,
+    ):
+        watch = watching("-c", str(outstation.config_path), "--json", "--every", "0s")
+        watch.wait_for(lambda output: '"device":"weather","state":"online"' in output)
+        device.send('{"temperature": 21.5, "door": "open"}')
+        watch.wait_for(lambda output: '"fields":{"temperature":21.5,"door":"open"}' in output)
+        watch.process.send_signal(signal.SIGINT)
+        assert watch.end() == 0
+
+
 def test_without_a_broker_it_is_status_69() -> None:
     with Broker("mosquitto") as broker:
         url = broker.url

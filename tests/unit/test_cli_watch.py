@@ -14,7 +14,7 @@ from rich.console import Console
 from agent import cli_watch_view
 from agent.cli import cli
 from agent.cli_verify_view import Facts
-from agent.cli_watch_seen import LONGEST, Rate, Sight, as_text, sight
+from agent.cli_watch_seen import CHANNELS, LONGEST, VALUE_BYTES, Rate, Sight, as_text, sight
 from agent.cli_watch_view import LinesView, ScreenView, WatchOptions
 from agent.clock import Clock, ClockSettings
 from agent.mqtt_settings import MqttSettings
@@ -61,6 +61,36 @@ def test_offline_ones_come_first_then_gaps_then_by_name() -> None:
     assert seen.counts() == (4, 2, 3, 1)
     assert as_text(seen.row(("z", "pump"), 100.0)) == "z/pump offline"
     assert as_text(seen.row(("b", "gaps"), 100.0)) == "b/gaps ? seq 4, 0.0/s, missing 2: n 4"
+
+
+def test_bare_values_are_shown_and_what_no_agent_sends_is_not() -> None:
+    seen = sight("outstation")
+    seen.state("a", "", b"online")
+    for topic, payload in (
+        ("a/w/temp", b"21.5"),
+        ("a/w/state", b"open"),
+        ("a/w/lost", b"null"),
+        ("a/response/set", b"{}"),
+        ("a b/w/temp", b"1"),
+        ("a/w/temp", b"22"),
+    ):
+        seen.value(topic, payload, at=100.0, retained=False)
+    seen.value("a/old/temp", b"1", at=100.0, retained=True)
+    assert list(seen.known()) == [("a", "w")]
+    seen.look(100.0)
+    assert as_text(seen.row(("a", "w"), 101.0)) == "a/w ? 0.0/s: temp 22, state open, lost null"
+    assert seen.row(("a", "w"), 101.0).age == 1.0
+    assert seen.counts() == (1, 0, 1, 0)
+
+
+def test_bare_values_are_bounded() -> None:
+    seen = sight("outstation")
+    for number in range(CHANNELS + 50):
+        seen.value(f"a/w/c{number}", b"x" * 10_000, at=100.0, retained=False)
+    row = seen.row(("a", "w"), 100.0)
+    assert row.received == CHANNELS + 50
+    assert len(row.fields) == CHANNELS
+    assert all(len(value) == VALUE_BYTES for value in row.fields.values())
 
 
 def test_a_state_that_is_taken_back_is_forgotten() -> None:
@@ -214,7 +244,7 @@ def test_text_of_a_device_moves_no_cursor(monkeypatch: pytest.MonkeyPatch) -> No
 def test_filters_are_of_all_agents_or_of_one() -> None:
     settings = MqttSettings(urls=("mqtt://h",))
     options = WatchOptions(settings, "x", None, None, None, 1.0, "plain")
-    assert options.filters == ("x/+/+/telemetry", "x/+/availability", "x/+/+/availability", "x/+/status")
+    assert options.filters == ("x/+/+/+", "x/+/availability", "x/+/status")
 
 
 @pytest.mark.parametrize(
