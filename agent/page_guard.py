@@ -15,7 +15,7 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import parse_qs
+from urllib.parse import unquote_plus
 
 from agent.page_http import METHODS, Request, Response, refusal
 
@@ -107,11 +107,11 @@ class Guard:
         """The token in the address, once, for a cookie, so that it stands in no address any more; else a form."""
         if request.path != b"/":
             return refusal(401, "send the token: Authorization: Bearer TOKEN", ("WWW-Authenticate", "Bearer"))
-        said = parse_qs(request.query.decode("latin-1"), max_num_fields=8).get("token", []) if request.query else []
-        if said and self._is_token(said[0]):
+        match = re.search(rb"(?:^|&)token=([^&]*)", request.query)
+        if match and self._is_token(unquote_plus(match[1].decode("latin-1"))):
             cookie = f"{COOKIE}={self._pass}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict"
             return Response(303, b"", headers=(("Location", "/"), ("Set-Cookie", cookie)))
-        page = FORM.replace(b"{note}", b"That is not the token." if said else b"")
+        page = FORM.replace(b"{note}", b"That is not the token." if match else b"")
         return Response(401, page, "text/html; charset=utf-8", (("WWW-Authenticate", "Bearer"),))
 
 

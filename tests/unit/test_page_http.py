@@ -186,7 +186,7 @@ def test_the_token_opens_as_bearer_and_once_in_the_address_for_a_cookie() -> Non
 
 def test_without_the_token_there_is_a_form_for_it_at_the_page_alone() -> None:
     guard = Guard((), TOKEN)
-    for query, note in ((b"", b""), (b"token=wrong", b"That is not the token.")):
+    for query, note in ((b"", b""), (b"token=wrong", b"That is not the token."), (b"&a=b" * 100, b"")):
         response = guard.judge(get(query=query))
         assert response is not None
         assert response.status == 401
