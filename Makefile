@@ -112,6 +112,11 @@ cluster: $(VENV)/.dev ## Kill the nodes of broker clusters in turn under 50 agen
 	@tools/apt rabbitmq-server nats-server mosquitto openssl iproute2
 	@unshare --net --pid --fork --mount-proc sh -c 'ip link set lo up && exec "$$@"' cluster $(VENV)/bin/python tests/cluster $(ARGS)
 
+.PHONY: arm64
+arm64: $(VENV)/.dev ## Install the wheels for arm64 and run the demo there, in emulation (as root; Debian 12; some minutes)
+	@tools/apt debootstrap qemu-user-static
+	@tests/arm64/run "$(abspath $(VENV))/bin/python"
+
 .PHONY: gpio
 gpio: $(VENV)/.dev ## Test the gpio driver on a real kernel: gpio-sim in qemu (Debian 12, x86-64; two minutes; ARGS="-k pulses")
 	@tools/apt qemu-system-x86 busybox-static cpio kmod gcc make linux-source-6.1 linux-headers-amd64
