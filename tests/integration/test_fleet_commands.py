@@ -49,7 +49,7 @@ def boards(operator: Operator, outstation_broker: Broker) -> Iterator[list[Outst
     status, said = operator("keygen", str(operator.key), at_broker=False)
     assert status == 0, said
     fleet = tomllib.loads(said[said.index("[fleet]") :])["fleet"]
-    config = {"agent": {"stop_timeout": "1s"}, "fleet": {**fleet, "groups": ["green"], "confirm_within": "3s"}}
+    config = {"agent": {"stop_timeout": "1s"}, "fleet": {**fleet, "groups": ["green"], "confirm_within": "2s"}}
     config["device"] = [{"name": "host", "driver": "host"}]
     agents = [
         Outstation({**config, "agent": {**config["agent"], "id": f"b{number}"}}, outstation_broker, timeout=20)
