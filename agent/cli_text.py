@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from textwrap import wrap
 
 from agent.codec import Topics
@@ -33,6 +34,7 @@ def report(config: Config) -> Iterator[str]:
     yield from _rows("agent", [config.agent.id])
     yield from _rows("broker", _broker(config, notes))
     yield from _rows("outbox", [_outbox(config, notes)])
+    yield from _rows("page", _page(config, notes))
     every = duration_text(config.status.interval)
     yield from _rows(
         "topics",
@@ -97,12 +99,23 @@ def _broker(config: Config, notes: list[str]) -> Iterator[str]:
         batch = "one a channel"
     yield f"readings with QoS {mqtt.qos}, {mqtt.format}, {batch}"
     for key in ("password_file", "ca_file", "cert_file", "key_file"):
-        path = getattr(mqtt, key)
-        if path is not None and not os.access(path, os.R_OK):
-            reason = "cannot be read by this user" if os.path.exists(path) else "is not there now"
-            notes.append(f"{path} (mqtt.{key}) {reason}")
+        notes += _unreadable(getattr(mqtt, key), f"mqtt.{key}")
     if mqtt.insecure_skip_verify:
         notes.append("mqtt.insecure_skip_verify: whoever is between here and the broker can read and forge everything")
+
+
+def _unreadable(path: Path | None, key: str) -> Iterator[str]:
+    if path is not None and not os.access(path, os.R_OK):
+        reason = "cannot be read by this user" if os.path.exists(path) else "is not there now"
+        yield f"{path} ({key}) {reason}"
+
+
+def _page(config: Config, notes: list[str]) -> Iterator[str]:
+    page = config.page
+    if page.listen is not None:
+        who = f"with the token in {page.token_file}" if page.token_file else "for everyone on this machine"
+        yield f"http://{page.listen}/, {who}"
+        notes += _unreadable(page.token_file, "page.token_file")
 
 
 def _outbox(config: Config, notes: list[str]) -> str:

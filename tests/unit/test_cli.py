@@ -170,6 +170,19 @@ def test_check_says_how_to_get_what_the_page_needs(tmp_path: Path, monkeypatch: 
     assert "pip install 'outstation[page]'" in result.stderr
 
 
+def test_check_tells_where_the_page_is_and_who_may_see_it(tmp_path: Path) -> None:
+    path = tmp_path / "outstation.toml"
+    path.write_text('[page]\nlisten = "127.0.0.1:8080"\n')
+    assert (
+        "page        http://127.0.0.1:8080/, for everyone on this machine\n"
+        in outstation("check", "-c", str(path)).stdout
+    )
+    path.write_text('[page]\nlisten = "0.0.0.0:8080"\ntoken_file = "/nowhere/token"\n')
+    said = outstation("check", "-c", str(path)).stdout
+    assert "page        http://0.0.0.0:8080/, with the token in /nowhere/token\n" in said
+    assert "/nowhere/token (page.token_file) is not there now" in said
+
+
 class Auth(BaseModel):
     user: str = ""
     password: str = ""
