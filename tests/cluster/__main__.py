@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from cluster_nodes import KINDS, Cluster, ClusterError
+from cluster_nodes import KINDS, Cluster, ClusterError, Subscriber
 from cluster_watch import Followed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ def main() -> int:
 def trial(kind: str, home: Path, options: argparse.Namespace) -> bool:
     """One cluster, from its start to the table. Whether it held."""
     with KINDS[kind](home, CREDENTIALS) as cluster:
+        shut_in(cluster)
         verify = Followed(
             *("verify", "--url", cluster.urls[-1], *cluster.login("reader"), "--client-id", "verify"),
             *("--every", "1s", "--json"),
@@ -69,6 +71,25 @@ def trial(kind: str, home: Path, options: argparse.Namespace) -> bool:
             simulation.close()
             verify.close()
     return told(kind, rows, simulated, verified)
+
+
+def shut_in(cluster: Cluster) -> None:
+    """A board's own user: what it says below its name arrives, and below another nothing. Raises ClusterError."""
+    password = (cluster.credentials / "reader.password").read_text().strip()
+    ca = str(cluster.credentials / "ca.pem")
+    with Subscriber(cluster.urls[0], "outstation/#", username="reader", password=password, ca_file=ca) as reader:
+        for name in ("other", "greenhouse"):  # agents other-1 and greenhouse-1, both as user greenhouse-1
+            command = [
+                *(sys.executable, "-m", "agent", "simulate", "--url", cluster.urls[0], "--name", name),
+                *cluster.login("greenhouse-1"),
+                *("--agents", "1", "--devices", "1", "--rate", "10", "--ramp", "0s", "--duration", "1s", "--json"),
+            ]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+        if done.returncode:
+            raise ClusterError(f"a board is not let in by its recipe: {done.stdout}{done.stderr}")
+        reader.wait_for(lambda messages: any(message.topic.endswith("/telemetry") for message in messages))
+        if forged := [message.topic for message in reader.messages if "/greenhouse-1/" not in message.topic]:
+            raise ClusterError(f"user greenhouse-1 may write {forged[0]}")
 
 
 def killed(cluster: Cluster, simulation: Followed, node: int, agents: int) -> str:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,7 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-BROKERS = Path(__file__).resolve().parents[2] / "deploy" / "brokers"
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from agent.testing.subscriber import Subscriber  # noqa: E402  (after sys.path)
+
+BROKERS = ROOT / "deploy" / "brokers"
 RABBITMQ = "/usr/lib/rabbitmq/bin"
 """Debian's programs themselves: those in /usr/sbin change to user rabbitmq."""
 
@@ -43,9 +49,10 @@ class Cluster(ABC):
 
     def login(self, user: str) -> list[str]:
         """Options of a command of ours."""
-        credentials = self.credentials
-        password = str(credentials / f"{user}.password")
-        return ["--ca-file", str(credentials / "ca.pem"), "--username", user, "--password-file", password]
+        own = self.credentials / "boards" / f"{user}.password"
+        password = own if own.exists() else self.credentials / f"{user}.password"
+        ca = str(self.credentials / "ca.pem")
+        return ["--ca-file", ca, "--username", user, "--password-file", str(password)]
 
     def __enter__(self) -> Self:
         if shutil.which(self.program) is None:
@@ -242,6 +249,17 @@ class Nats(Cluster):
 
     def whole(self) -> None:
         self.wait(self.listening, "all nodes listen")
+        self.wait(self._serves, "all nodes take sessions")
+
+    def _serves(self) -> bool:
+        """It listens before its nodes have agreed on who leads, and throws out who comes until then."""
+        ca, password = str(self.credentials / "ca.pem"), self._password("reader")
+        for url in self.urls:
+            try:
+                Subscriber(url, "outstation/#", username="reader", password=password, ca_file=ca).start(5.0).close()
+            except OSError:
+                return False
+        return True
 
 
 def changed(text: str, changes: list[tuple[str, str]]) -> str:
