@@ -18,6 +18,7 @@ ALL = (
     "ports",
     "modbus",
     "reload",
+    "requests",
     "page",
     "stop",
     "backlog",
