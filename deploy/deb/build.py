@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from email.parser import HeaderParser
@@ -37,7 +38,8 @@ GLIBC = range(17, 37)
 """Wheels for glibc 2.17 to 2.36, which is Debian 12's (PEP 600)."""
 LEFT_OUT = {"iotcore", "psutil"}
 """The demo's broker, which a board does not need; and what Debian has itself, for 32-bit ARM too."""
-EXTRAS = ("demo", "gps", "cbor", "modbus", "gpio", "re2", "rules")
+NO_WHEEL = {"armv7l": {"cffi", "cryptography", "pycparser"}}
+"""cffi has none there, so what needs it (fleet, enrol) is left out."""
 PREFIX = "opt/outstation"
 
 
@@ -110,13 +112,15 @@ def wanted(python: str, machine: str) -> Iterator[str]:
         pin, _, marker = requirement.partition(";")
         if pin and (not marker.strip() or Marker(marker).evaluate({**environment, "sys_platform": "linux"})):
             pins[normal(pin.partition("==")[0])] = (pin.strip(), f" --hash{hashes}")
-    for name in sorted(needed() & pins.keys() - LEFT_OUT):
+    for name in sorted((needed() & pins.keys()) - LEFT_OUT - NO_WHEEL.get(machine, set())):
         yield "".join(pins[name])
 
 
 @cache
 def needed() -> set[str]:
-    return {normal(one) for one in output(sys.executable, "-I", "-c", NEEDED, *EXTRAS).split()}
+    """With every extra, by what pyproject.toml calls them."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return {normal(one) for one in output(sys.executable, "-I", "-c", NEEDED, *extras).split()}
 
 
 NEEDED = """
@@ -182,7 +186,10 @@ def unpack(wheel: Path, packages: Path, suffix: str) -> None:
             data = archive.read(name)
             if target.exists() and ".dist-info/" not in name and target.read_bytes() != data:
                 sys.exit(f"{wheel.name}: {name} differs between the wheels: they cannot share a folder")
-            if not target.exists():
+            same = [path for path in target.parent.glob("*.so") if path.read_bytes() == data] if suffix else []
+            if same and not target.exists() and name.endswith(".abi3.so"):
+                target.symlink_to(same[0].name)  # the stable ABI: one module for all Pythons
+            elif not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
     for info in packages.glob("*.dist-info"):
