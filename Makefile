@@ -93,6 +93,17 @@ wheel: $(VENV)/.dev ## Build wheel and source archive into dist/
 wheel-check: $(VENV)/.dev ## Build the wheel, install it into an empty environment, run its demo
 	@tools/wheel-check $(VENV)
 
+.PHONY: deb
+deb: $(VENV)/.dev ## Build the Debian package into dist/: one file for amd64, arm64 and armhf (two minutes, downloads wheels)
+	@$(VENV)/bin/python deploy/deb/build.py dist $(ARGS)
+
+.PHONY: deb-test
+deb-test: $(VENV)/.dev ## Install that package in a fresh Debian, boot it, upgrade, remove, purge it (as root; five minutes)
+	@tools/apt debootstrap systemd-container mosquitto openssl
+	@$(VENV)/bin/python deploy/deb/build.py dist
+	@$(VENV)/bin/python deploy/deb/build.py dist --version "$$($(VENV)/bin/python -c 'from agent import __version__; print(__version__)')+next"
+	@$(VENV)/bin/python deploy/deb/life.py dist/outstation_*[0-9]_all.deb dist/outstation_*+next_all.deb $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.bench ## Measure the figures of docs/performance.md (an hour; needs Mosquitto; ARGS=--quick, or names)
 	@tools/apt mosquitto mosquitto-clients gcc libc6-dev
