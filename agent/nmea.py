@@ -208,5 +208,5 @@ class Fixes:
 def _date(message: Mapping[str, Any]) -> date | None:
     try:
         return date(message["year"], message["month"], message["day"])
-    except (KeyError, TypeError, ValueError):  # empty, or no such day
+    except (KeyError, TypeError, ValueError, OverflowError):  # empty, no such day, or more than a C int holds
         return None

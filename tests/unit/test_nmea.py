@@ -203,3 +203,10 @@ def test_fields_are_in_our_units_and_without_a_fix_there_is_no_position() -> Non
     }  # fmt: skip
     assert read_fields("RMC", {**moving, "status": "V"}) == {"magnetic_variation": -3.1, "valid": False}
     assert read_fields("GGA", {"lat": 0.0, "lon": 0.0, "quality": 0, "numSV": 3}) == {"fix": 0, "satellites": 3}
+
+
+def test_a_date_that_no_calendar_has_is_no_date() -> None:
+    """Found by `make fuzz`: with a checksum that fits, as a receiver's own defect would send it."""
+    for year in ("9999999999", "99999999999999999999", "0"):
+        items = parser().feed(sentence(f"GPZDA,081415.000,26,05,{year},,") + gga(1) + gga(2))
+        assert next(item for item in items if isinstance(item, Sample)).fields["time"] == "08:14:15Z"
