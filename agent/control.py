@@ -8,6 +8,7 @@ there is never another agent on the same path, so that a socket that is there al
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -27,6 +28,10 @@ CLIENTS = 8
 """Askers at a time; the next ones are turned away."""
 PATIENCE = 5.0
 """Seconds until an asker must have said what it wants, and again until it has taken the answer."""
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Of accept(2): who asks still waits, and the descriptor stays readable."""
+BREATH = 1.0
+"""Seconds until it is tried again after that."""
 LONGEST_PATH = 107
 """Bytes of a socket's path (sockaddr_un, unix(7))."""
 
@@ -98,8 +103,11 @@ class Control:
         assert self._socket is not None
         try:
             connection, _ = self._socket.accept()
-        except OSError:  # gone again, or no descriptors left
-            return
+        except OSError as error:
+            if error.errno in EXHAUSTED and self._event is not None:  # the loop would spin
+                self._event.pause()
+                self._manager.create_timer_event(BREATH, self._event.resume, repeat=False, name="control.breath")
+            return  # else gone again
         if len(self._clients) >= CLIENTS:
             connection.close()
             return

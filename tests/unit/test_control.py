@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -130,6 +131,23 @@ def test_there_is_room_for_a_few(rig: Rig) -> None:
         client.close()
     rig.turn()
     assert rig.ask(b'{"op": "now"}\n')["ok"]
+
+
+def test_without_descriptors_left_it_waits_and_does_not_spin(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(_socket: socket.socket) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "accept", exhausted)
+        client = rig.connect()  # turns until nothing is ready any more
+    with client:
+        client.sendall(b'{"op": "now"}\n')
+        rig.turn()
+        with pytest.raises(BlockingIOError):
+            client.recv(1, socket.MSG_DONTWAIT)
+        rig.clock.advance(control.BREATH)
+        rig.turn()
+        assert json.loads(rig.read(client)) == {"ok": True, "data": {"n": 1}}
 
 
 def test_only_its_own_user_may_ask(rig: Rig) -> None:
