@@ -344,6 +344,8 @@ class Agent:
             self.notifier.stopping()
             return
         if self.end.begun:
+            if not self.end.insisted:
+                return
             log.warning(line("agent.forced", signal=name, unsent=self.outbox.depth))
             self._exit = 128 + number
             self.manager.terminate()

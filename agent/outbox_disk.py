@@ -333,6 +333,8 @@ class Disk:
         self._written = self._pending.handed = contents.last
         if self._strict:
             self.takeable = self._written
+        if not self.numbering.short:  # no devices: no range to wait for
+            self._begin()
 
     def _done(self, job: Job) -> None:
         self._groups += 1
@@ -355,9 +357,7 @@ class Disk:
         self.health.failed(reason, now)
         self._without()
         if self._on_stopped is not None:
-            self._log.error(
-                line("outbox.lost", readings=self._owner.depth, reason="the disk did not take them at the end")
-            )
+            self._log.error(line("outbox.lost", readings=self._owner.depth, reason="the disk did not take them"))
             self._stopped()
 
     def _without(self) -> None:

@@ -21,6 +21,10 @@ KEEP_SECONDS = 1.0
 PARSE_SHARE = 0.5
 """The part of ``stop_timeout`` that parsers may take to finish; the rest is for what waits for the broker."""
 
+ONE_BREATH = 0.5
+"""Seconds in which a second signal is still the first one: timeout(1), and shells under Ctrl-C, send it to the process
+and to its group, and nobody meant to give the clean end up."""
+
 
 class CleanEnd:
     """Stops what brings readings, then what carries them. All of it runs on the loop's thread.
@@ -40,6 +44,7 @@ class CleanEnd:
         log: logging.Logger,
     ) -> None:
         self.begun = False
+        self._since = 0.0
         self._manager = manager
         self._config = config
         self._supervisor = supervisor
@@ -50,11 +55,17 @@ class CleanEnd:
         self._deadline = 0.0
         self._step: TimerEvent | None = None
 
+    @property
+    def insisted(self) -> bool:
+        """Whether somebody who says stop now says it a second time, and not twice in one breath."""
+        return self._manager.now() - self._since >= ONE_BREATH
+
     def begin(self) -> None:
         """Once; ``on_end`` follows within ``stop_timeout``."""
         self.begun = True
+        self._since = self._manager.now()
         timeout = self._config.agent.stop_timeout
-        self._deadline = self._manager.now() + timeout
+        self._deadline = self._since + timeout
         self._step = self._manager.create_timer_event(
             max(timeout * PARSE_SHARE, 1e-3), self._parsers_late, repeat=False, name="stop.parsers"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from relay import Relay
 
+from agent.stopping import ONE_BREATH
 from agent.testing import Broker, PtyPort
 from agent.testing.outstation import Outstation
 
@@ -53,6 +55,12 @@ def test_a_plain_connection_carries_no_openssl(serial_device: PtyPort, outstatio
     mapped = Path(f"/proc/{outstation.pid}/maps").read_text()
     assert "libc.so" in mapped or "musl" in mapped
     assert not re.findall(r"libssl|libcrypto|_ssl\.|_hashlib\.", mapped)
+
+
+def test_an_agent_without_devices_is_up_at_once(outstation_start: Start) -> None:
+    outstation = outstation_start({})
+    outstation.wait_online()
+    assert "outbox.degraded" not in outstation.log
 
 
 def test_a_line_becomes_a_reading_in_the_broker(serial_device: PtyPort, outstation_start: Start) -> None:
@@ -253,8 +261,16 @@ def test_a_second_stop_signal_ends_it_at_once(
     outstation_broker.freeze()
     try:
         burst(serial_device, 1, 3)
+        # There must be something to wait for: else it says offline, and goes.
+        while not re.search(r'"depth": [1-9]', outstation.log):
+            outstation.signal(signal.SIGUSR1)
+            with contextlib.suppress(AssertionError):
+                outstation.wait_log(r'"depth": [1-9]', timeout=0.2)
         outstation.signal(signal.SIGTERM)
+        outstation.signal(signal.SIGTERM)  # in one breath, as timeout(1) does: the same wish
         outstation.wait_log(r"agent\.stopping signal=SIGTERM")
+        with pytest.raises(AssertionError, match="still there"):
+            outstation.wait(ONE_BREATH)
         outstation.signal(signal.SIGTERM)
         assert outstation.wait(5) == 128 + signal.SIGTERM
     finally:
