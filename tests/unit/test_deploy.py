@@ -47,6 +47,15 @@ def test_the_sandbox_stays_closed(unit: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
+@needs_systemd
+def test_a_drop_in_closes_the_clock_too(unit: Path) -> None:
+    dropped = (ROOT / "deploy" / "outstation.service.d" / "closed-clock.conf").read_text()
+    unit.write_text(f"{unit.read_text()}\n{dropped}")
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=13", "--no-pager", str(unit)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 0, result.stdout
+
+
 def system_calls(name: str) -> set[str]:
     """What ``name`` stands for in SystemCallFilter=: a system call, or a set of them (``@timer``) in full."""
     if not name.startswith("@"):
