@@ -373,7 +373,13 @@ class Device:
         self._failures += 1
         if count := self._lines(reason):
             self.log.warning(
-                line(event, device=self.name, reason=reason, retry_in_s=delay, failures=count if count > 1 else None)
+                line(
+                    event,
+                    device=self.name,
+                    reason=reason,
+                    retry_in_s=round(delay, 1),
+                    failures=count if count > 1 else None,
+                )
             )
         self._schedule(delay)
 
