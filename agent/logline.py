@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Hashable
 
 _EVENT = re.compile(r"[a-z]+\.[a-z_]+(?= |$)")
 _FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|\S+)')
+_ESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|U([0-9a-f]{8})|(.))")
 
 
 def line(event: str, /, **fields: object) -> str:
-    """``device.lost device=weather reason="hung up"``: values with blanks, quotes or "=" quoted; None left out."""
+    """``device.lost device=weather reason="hung up"``: values with blanks, quotes or "=" quoted; None left out.
+
+    What is not printable is escaped: values may come from a device or a broker, and people read logs in terminals.
+    """
     parts = [event]
     for key, value in fields.items():
         if value is not None:
             text = f"{value:.6g}" if isinstance(value, float) else str(value)
-            if not text or any(c in text for c in ' "=\n'):
-                text = '"' + text.replace("\\", "\\\\").replace('"', "'").replace("\n", "\\n") + '"'
+            if not text or any(c in text for c in ' "=') or not text.isprintable():
+                text = text.replace("\\", "\\\\").replace('"', "'")
+                if not text.isprintable():
+                    text = "".join(c if c.isprintable() else _escaped(c) for c in text)
+                text = f'"{text}"'
             parts.append(f"{key}={text}")
     return " ".join(parts)
 
@@ -31,10 +39,22 @@ def fields(text: str) -> tuple[str, dict[str, str]] | None:
     while field := _FIELD.match(text, at):
         value = field[2]
         if value[0] == '"':
-            value = re.sub(r"\\(.)", lambda escaped: "\n" if escaped[1] == "n" else escaped[1], value[1:-1])
+            value = _ESCAPE.sub(_unescaped, value[1:-1])
         found[field[1]] = value
         at = field.end()
     return (match[0], found) if at == len(text) else None
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return "\\n" if character == "\n" else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    code = escape[1] or escape[2]
+    if code:
+        return chr(int(code, 16)) if int(code, 16) <= sys.maxunicode else escape[0]
+    return "\n" if escape[3] == "n" else escape[3]
 
 
 class Repeats:

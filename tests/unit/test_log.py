@@ -202,7 +202,7 @@ def test_what_stands_before_the_host_of_an_url_is_never_shown(shown: io.StringIO
         {},
         {"device": "weather", "reason": "hung up"},
         {"path": 'C:\\new "x"', "text": "two\nlines", "empty": "", "equals": "a=b"},
-        {"ü": "°C"},
+        {"ü": "°C", "text": "\x1b[2J\r\x7f\U000e0001 \\u0041"},
     ],
 )
 def test_a_line_can_be_taken_apart(given: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from agent.logline import Repeats, line
         ({"reason": "hung up"}, 'device.lost reason="hung up"'),
         ({"reason": 'it said "no"'}, "device.lost reason=\"it said 'no'\""),
         ({"reason": "a\nb"}, 'device.lost reason="a\\nb"'),
+        ({"reason": "\x1b[2J\r\x9b\u202e"}, r'device.lost reason="\u001b[2J\u000d\u009b\u202e"'),
         ({"reason": ""}, 'device.lost reason=""'),
         ({"count": None, "n": 3}, "device.lost n=3"),
         ({"retry_in_s": 0.123456789}, "device.lost retry_in_s=0.123457"),
