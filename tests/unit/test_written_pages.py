@@ -154,5 +154,25 @@ def test_every_make_target_exists(page: Path) -> None:
     assert not named - targets
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text())
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).exists() or not re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
+    ]
+    assert not missing
+
+
+def test_every_threat_has_a_measure_and_a_test_that_shows_it() -> None:
+    _, _, section = (ROOT / "SECURITY.md").read_text().partition("\n## Threats\n")
+    rows = [line.strip("|").split("|") for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    assert len(rows) > 10
+    for who, _, measure, shown in rows[2:]:
+        assert measure.strip(), who
+        assert re.search(r"`tests/\S+::test_\w+`", shown), f"no test shows what stands against {who.strip()}"
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
