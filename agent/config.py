@@ -273,12 +273,12 @@ class _Check:
 
     def fleet(self, fleet: FleetSettings | None, agent: AgentSettings | None) -> None:
         """Note a problem if documents could not be checked here, or would stand below this very agent."""
-        if fleet is None or not fleet.enabled:
-            return
-        if find_spec("cryptography") is None:
-            self.problem(("fleet", "enabled"), "cryptography is not installed", "pip install 'outstation[fleet]'")
+        # With [fleet] or without: all boards of this broker look there, and this agent's rights would reach them.
         if agent is not None and agent.id == "fleet":
-            self.problem(("agent", "id"), "the fleet's documents stand below that topic", "any other name")
+            remedy = 'any other name, as "fleet-1"'
+            self.problem(("agent", "id"), "reserved: the fleet's documents stand below that topic", remedy)
+        if fleet is not None and fleet.enabled and find_spec("cryptography") is None:
+            self.problem(("fleet", "enabled"), "cryptography is not installed", "pip install 'outstation[fleet]'")
 
     def topic(
         self, agent: AgentSettings | None, mqtt: MqttSettings | None, homeassistant: HomeAssistantSettings | None

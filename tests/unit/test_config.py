@@ -309,6 +309,12 @@ def test_default_id(host: str | None, expected: str) -> None:
     SECTIONS["agent"](id=expected)
 
 
+def test_an_agent_is_not_called_as_the_topic_of_the_fleets_documents(tmp_path: Path) -> None:
+    (problem,) = problems(written(tmp_path, '[agent]\nid = "fleet"\n'))
+    assert ':2: agent.id = "fleet": reserved: the fleet\'s documents stand below that topic' in str(problem)
+    assert 'any other name, as "fleet-1"' in str(problem)
+
+
 # ---- where readings go
 
 
