@@ -93,6 +93,8 @@ class DeviceContext:
         self._handles: list[Any] = []
         self._streams: list[Stream] = []
         self._fault_lines = Repeats()
+        self.tap: Callable[[Sequence[Sample | Fault]], object] | None = None
+        """Sees what the driver emits, before rules and numbers, while somebody waits for a reading."""
 
     # -- driver.Context -------------------------------------------------------------------------------------------
 
@@ -203,6 +205,13 @@ class DeviceContext:
     # -- for the supervisor ---------------------------------------------------------------------------------------
 
     def accept(self, items: Iterable[Sample | Fault], mono_ns: int) -> None:
+        """What the driver or one of its streams gives, read at mono_ns."""
+        if self.tap is not None:
+            items = tuple(items)
+            self.tap(items)
+        self._take(items, mono_ns)
+
+    def _take(self, items: Iterable[Sample | Fault], mono_ns: int) -> None:
         """Stamp samples and hand them on together; count faults.
 
         Samples that came in one read are set a microsecond apart: no two readings of a device share a ``ts``, for a

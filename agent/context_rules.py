@@ -94,8 +94,8 @@ class RuledContext(DeviceContext):
         super().__init__(*args, **options)
         self._gate = gate
 
-    def accept(self, items: Iterable[Sample | Fault], mono_ns: int) -> None:
+    def _take(self, items: Iterable[Sample | Fault], mono_ns: int) -> None:
         self._gate.take(items, mono_ns, self._hand_on)
 
     def _hand_on(self, items: Iterable[Sample | Fault]) -> None:
-        super().accept(items, self.clock.mono_ns())
+        super()._take(items, self.clock.mono_ns())

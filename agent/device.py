@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from agent.clock import Clock
-from agent.context import Counts, DeviceContext, Owner
+from agent.context import Counts, DeviceContext
 from agent.context_rules import RuledContext, rule_gate
 from agent.context_state import StateFile
 from agent.device_outputs import Pending
+from agent.device_reads import Reads, Told
+from agent.device_surroundings import Surroundings
 from agent.driver import DeviceConfig, DeviceLost, Done, Driver, Output, Port, Value, WorkersBusy
-from agent.events import EventManager, TimerEvent, WorkRejected, WorkTimeout
-from agent.hotplug import PathWatch
+from agent.events import TimerEvent, WorkRejected, WorkTimeout
 from agent.logline import Repeats, line
-from agent.model import Channel, Reading
+from agent.model import Channel
 from agent.ports import watched_path
 from agent.ports_opening import Opening
 from agent.rules_settings import published
-
-if TYPE_CHECKING:
-    from agent.parsing import ParsingHost
 
 OPEN_TIMEOUT = 10.0
 """Seconds for one opening: a TCP port behind a dead router, a USB adapter that hangs in its ioctl."""
@@ -43,31 +37,6 @@ QUARANTINE = 900.0
 """A driver that fails by its own fault five times in ten minutes rests for fifteen."""
 
 State = Literal["stopped", "opening", "online", "waiting", "quarantined"]
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What all devices share.
-
-    sink takes the readings of one device, in order; on_state is told of every device that comes or goes;
-    owners finds the device of an event.
-    """
-
-    manager: EventManager
-    clock: Clock
-    sink: Callable[[Sequence[Reading]], object]
-    next_seq: Callable[[str], int]
-    on_state: Callable[[str, bool], object]
-    paths: PathWatch
-    rng: random.Random = field(default_factory=random.Random)
-    owners: dict[Any, Owner] = field(default_factory=dict)
-    blocked: bool = False
-    """The outbox is full, and takes no more (``policy = "block"``)."""
-    parsing: ParsingHost | None = None
-    """Where slow parsers go, if not to threads."""
-    link_up: bool = False
-    state_file: Callable[[str], Path | None] = lambda _: None
-    """Where a device keeps what its driver saves."""
 
 
 class Device:
@@ -99,6 +68,7 @@ class Device:
         self._lines = Repeats()
         self._state = StateFile(surroundings.manager, config.name, surroundings.state_file(config.name), self.log)
         self._pending = Pending(surroundings.manager, config.name)
+        self._reads = Reads(surroundings.manager, config.name)
         self._on_stopped: Callable[[], object] | None = None
 
     # -- what the supervisor asks ---------------------------------------------------------------------------------
@@ -150,11 +120,25 @@ class Device:
     def set(self, output: str, value: Value, done: Done) -> None:
         """Have the driver set an output; done is called once, with None, or with why it is not set."""
         if self.state != "online" or self._driver is None:
-            done(f"{self.name} is {self.state}" + (f": {self.reason}" if self.reason else ""))
+            done(self._not_online)
         elif (answered := self._pending.begin(done)) is None:
             done(f"{self.name} has too many commands to answer; send the next when one is answered")
         else:
             self._call(self._driver.set, output, value, answered)
+
+    def read(self, within: float, told: Told) -> None:
+        """Have the driver ask now; told is called once: with what came, or with why nothing did in so many seconds."""
+        if self.state != "online" or self._driver is None or self._ctx is None:
+            told(None, self._not_online)
+        elif self._ctx.blocked:
+            told(None, f"the outbox is full, and {self.name} is not asked until it takes readings again")
+        elif (over := self._reads.begin(self._ctx, within, told)) is not None:
+            self._call(self._driver.read_now, over)
+
+    @property
+    def _not_online(self) -> str:
+        """Why it answers nothing, for a person."""
+        return f"{self.name} is {self.state}" + (f": {self.reason}" if self.reason else "")
 
     def link_changed(self, up: bool) -> None:
         """The broker is there, or gone."""
@@ -325,7 +309,8 @@ class Device:
         """Close driver and port; ``then`` is called when what was read is parsed, unless we stop meanwhile."""
         ctx, self._ctx = self._ctx, None
         port, self._port = self._port, None
-        self._pending.end(f"{self.name} is {self.state}" + (f": {self.reason}" if self.reason else ""))
+        self._pending.end(self._not_online)
+        self._reads.end(self._not_online)
         if not clean:
             self._announce_offline()
         if self._driver is not None and ctx is not None:

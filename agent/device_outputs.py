@@ -1,4 +1,4 @@
-"""Settings that a driver has taken and not answered yet: each is answered once, in time, whatever the driver does."""
+"""What a driver was told and has not answered yet: each is answered once, in time, whatever the driver does."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ MOST_PENDING = 32
 
 
 class Pending:
-    """The settings of one device that wait for its driver's answer."""
+    """What of one device waits for its driver's answer. what: a word for the timers; late: what may happen yet."""
 
-    def __init__(self, manager: EventManager, device: str) -> None:
+    def __init__(
+        self, manager: EventManager, device: str, *, what: str = "set", late: str = "it may be set all the same"
+    ) -> None:
         self._manager = manager
         self._device = device
+        self._what = what
+        self._but = late
         self._waiting: dict[Done, TimerEvent] = {}
 
-    def begin(self, done: Done) -> Done | None:
-        """What the driver calls instead of done: the first call counts. None: too many wait already."""
+    def begin(self, done: Done, within: float = ANSWER_TIMEOUT) -> Done | None:
+        """What the driver calls instead of done: the first call counts. None: too many wait already.
+
+        within: seconds until done is told that it is too late.
+        """
         if len(self._waiting) >= MOST_PENDING:
             return None
 
@@ -33,7 +40,7 @@ class Pending:
                 done(problem)
 
         self._waiting[answered] = self._manager.create_timer_event(
-            ANSWER_TIMEOUT, self._late(answered), repeat=False, name=f"{self._device}.set"
+            within, self._late(answered, within), repeat=False, name=f"{self._device}.{self._what}"
         )
         return answered
 
@@ -42,7 +49,5 @@ class Pending:
         for answered in list(self._waiting):
             answered(problem)
 
-    def _late(self, answered: Done) -> Callable[[], object]:
-        return lambda: answered(
-            f"{self._device} has not answered within {ANSWER_TIMEOUT:g} s; it may be set all the same"
-        )
+    def _late(self, answered: Done, within: float) -> Callable[[], object]:
+        return lambda: answered(f"{self._device} has not answered within {within:g} s; {self._but}")

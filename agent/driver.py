@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.driver_wanted import Wanted
 from agent.errors import ChildEnded, DeviceLost, PortError, WorkersBusy
 from agent.model import Channel, Fault, Sample, Value
 from agent.outputs import Output
@@ -61,7 +62,7 @@ __all__ = [
 
 
 Done: TypeAlias = Callable[[str | None], object]
-"""How a driver answers ``set``: None when the device has the new value, else why it has not, for a person."""
+"""How a driver answers ``set`` and ``read_now``: None when it is done, else why it is not, for a person."""
 
 
 class Handle(Protocol):
@@ -270,6 +271,7 @@ class Driver(ABC):
     def __init__(self, config: Any, ctx: Context) -> None:
         self.config = config
         self.ctx = ctx
+        self.wanted = Wanted()
 
     def open(self) -> Port | None:
         """Open the device. May block: it runs on a worker. Raises PortError or DeviceLost."""
@@ -290,6 +292,10 @@ class Driver(ABC):
         be called when the device is lost. Emit the new value as a reading if it can be read back.
         """
         done(f"{output} cannot be set")
+
+    def read_now(self, done: Done) -> None:
+        """Ask now, or await the answer under way. done: call it once all is emitted (by ``wanted``), or why not."""
+        done("its driver asks for nothing; readings come by themselves")
 
     def link_changed(self, up: bool) -> None:  # noqa: B027  (most drivers do the same with and without a broker)
         """The broker is there, or gone: called after start and at each change. For outputs that fall back alone."""
@@ -341,6 +347,8 @@ class PollDriver(Driver):
     What arrives while nothing was asked is thrown away. A question still open when the next is due is not asked twice.
     """
 
+    _polls = False  # until start, which a driver that lets its device send by itself does not call
+
     @abstractmethod
     def request(self) -> bytes:
         """What to send for one reading."""
@@ -356,6 +364,7 @@ class PollDriver(Driver):
         assert port is not None, "open() of a poll driver gives a port"
         self._port = port
         self._answer: Parser | None = None
+        self._polls = True
         self.ctx.watch(port, self._readable)
         self.ctx.every(self.config.interval, self.poll, first_after=0.0)
 
@@ -366,15 +375,25 @@ class PollDriver(Driver):
             self._port.write(self.request())
             self._deadline = self.ctx.after(self.config.answer_timeout, self._late)
 
+    def read_now(self, done: Done) -> None:
+        if self._polls:
+            self.wanted.by(done)
+            self.poll()
+        else:
+            super().read_now(done)
+
     def _readable(self) -> None:
         data = self._port.read()
         if self._answer is not None and (items := tuple(self._answer.feed(data))):
-            self._deadline.cancel()
-            self._answer = None
-            self.ctx.emit(*items)
+            self._over(items)
 
     def _late(self) -> None:
         if self._answer is not None:
-            left = tuple(self._answer.end())
-            self._answer = None
-            self.ctx.emit(*left, Fault("timeout", f"no answer within {self.config.answer_timeout:g} s"))
+            late = Fault("timeout", f"no answer within {self.config.answer_timeout:g} s")
+            self._over((*self._answer.end(), late))
+
+    def _over(self, items: Iterable[Sample | Fault]) -> None:
+        self._deadline.cancel()
+        self._answer = None
+        self.ctx.emit(*items)
+        self.wanted.over()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from agent.driver import ChildEnded, Context, DeviceLost, Fault, Handle, Parser, PortError
+from agent.driver import ChildEnded, Context, DeviceLost, Done, Fault, Handle, Parser, PortError
+from agent.driver_wanted import Wanted
 from agent.ports_child import ChildPort
 from agent.ports_opening import Opening
 
@@ -28,6 +29,13 @@ class Runs:
         self._child: ChildPort | None = None
         self._watch: Handle | None = None
         self._late = False
+        self._wanted = Wanted()
+
+    def read_now(self, done: Done) -> None:
+        """Run it now; done is told when that run, or the one that is under way, has ended."""
+        self._wanted.by(done)
+        if self._opening is None:
+            self.begin()
 
     def begin(self) -> None:
         """Run it now, unless the run before has not ended, or nobody would take what it prints."""
@@ -74,3 +82,4 @@ class Runs:
             self._ctx.emit(Fault("timeout", f"not at its end after {self._limit:g} s; {end}"))
         elif not isinstance(end, ChildEnded) or end.status:
             self._ctx.emit(Fault("exit", str(end)))
+        self._wanted.over()

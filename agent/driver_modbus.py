@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from agent.driver import Context, Done, Fault, Handle, Parser, Port, Sample, Value
+from agent.driver_wanted import Wanted
 from agent.modbus import Unit, unit_plans
 from agent.modbus_bus import Bus, Garbled, Outcome, Question, Silence
 
@@ -104,6 +105,7 @@ class Conversation:
         self._timers: list[Handle] = []
         self._pausing = False
         self._heard = self._free_at = 0.0
+        self._wanted = Wanted()
 
     def start(self, interval: float) -> None:
         """Begin: a round each ``interval`` seconds, the first one now."""
@@ -114,6 +116,14 @@ class Conversation:
     def write(self, name: str, value: Value, done: Done) -> None:
         """Set a channel as soon as the line is free; see ``Bus.write``."""
         self._bus.write(name, value, done)
+        self._next()
+
+    def read_now(self, done: Done) -> None:
+        """Ask all units once more; done is told when nothing is left to ask."""
+        if not self._bus.refresh():
+            done("none of its units answers; they are asked again by themselves")
+            return
+        self._wanted.by(done)
         self._next()
 
     def _tick(self) -> None:
@@ -132,6 +142,7 @@ class Conversation:
             return
         question = self._bus.next(now)
         if question is None:
+            self._wanted.over()
             return
         self._transaction = self._transaction % 0xFFFF + 1
         self._exchange = exchange_for(question, self._transaction, tcp=self._tcp)

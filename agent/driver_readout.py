@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from agent.driver import Context, Fault, Handle, Sample, SerialLine
+from agent.driver import Context, Done, Fault, Handle, Sample, SerialLine
+from agent.driver_wanted import Wanted
 from agent.iec62056 import BITS, SWITCH, WAKEUP, WAKEUP_PAUSE, Readout, ReadoutFramer, answer, question
 
 
@@ -39,11 +40,17 @@ class Asking:
         self._accepted = False  # the speed that the meter offers has been answered
         self._timer: Handle | None = None
         self._expecting = False
+        self._wanted = Wanted()
 
     def start(self, interval: float) -> None:
         """Begin: a question each ``interval`` seconds, the first one now."""
         self._ctx.watch(self._port, self._readable)
         self._ctx.every(interval, self.ask, first_after=0.0)
+
+    def read_now(self, done: Done) -> None:
+        """Ask now; done is told when that readout, or the one that is coming in, is over."""
+        self._wanted.by(done)
+        self.ask()
 
     def ask(self) -> None:
         """Ask now, unless a readout is still coming in, or nobody would take it."""
@@ -103,6 +110,7 @@ class Asking:
         self._framer = None
         for each in found:
             self._ctx.emit(*([each] if isinstance(each, Fault) else self._read(each)))
+        self._wanted.over()
 
     def _expect(self) -> None:
         """The meter has the word: this much silence, and it is given up."""

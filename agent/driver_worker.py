@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from agent.driver import Channel, DeviceConfig, Driver, Fault, Port, Sample, Value, WorkersBusy
+from agent.driver import Channel, DeviceConfig, Done, Driver, Fault, Port, Sample, Value, WorkersBusy
 from agent.fields import ChannelSettings, FieldError, FieldRules
 from agent.quantity import Interval
 
@@ -103,6 +103,11 @@ class WorkerDriver(Driver):
         self._busy = False
         self.ctx.every(self.config.interval, self._round, first_after=0.0, name="round")
 
+    def read_now(self, done: Done) -> None:
+        self.wanted.by(done)
+        if not self._busy:
+            self._round()
+
     def _round(self) -> None:
         if self._busy:
             self.ctx.emit(Fault("timeout", "what was asked an interval ago has not answered yet"))
@@ -115,6 +120,7 @@ class WorkerDriver(Driver):
         if not isinstance(error, WorkersBusy):
             raise error
         self.ctx.emit(Fault("unreadable", str(error)))
+        self.wanted.over()
 
     def _found(self, pieces: Sequence[str]) -> None:
         for piece in pieces:
@@ -143,3 +149,4 @@ class WorkerDriver(Driver):
 
     def _over(self, _: object) -> None:
         self._busy = False
+        self.wanted.over()

@@ -15,12 +15,15 @@ from typing import Final, TypeAlias
 import psutil
 
 from agent import sysfs
-from agent.model import Fault, Value
+from agent.model import Channel, Fault, Value
 
 Part: TypeAlias = tuple[dict[str, Value], list[Fault]]
 
 UNREADABLE: Final = (OSError, ValueError, LookupError, ArithmeticError, TypeError, AssertionError)
 """What psutil raises of a file that is refused, or is not what proc(5) says (the last two: a line is too short)."""
+
+UNITS: Final = {"percent": "%", "available": "B", "free": "B", "rx": "B", "tx": "B", "rate": "B/s", "uptime": "s"}
+CLASSES: Final = {"B": "data_size", "B/s": "data_rate", "s": "duration", "°C": "temperature"}
 
 
 class Machine:
@@ -145,3 +148,15 @@ def _processes() -> dict[str, Value]:
     # Without process 1 we see our own alone (hidepid of proc(5), ProtectProc= of systemd.exec(5)): no number, not a
     # wrong one.
     return {"processes": len(pids)} if 1 in pids else {}
+
+
+def channel(name: str) -> Channel:
+    """A field as people and Home Assistant know it, by the words of its name."""
+    unit = "°C" if name.startswith("temp_") else UNITS.get(name.rpartition("_")[2], "")
+    counts = name == "uptime" or name.endswith(("_rx", "_tx"))
+    return Channel(
+        name,
+        unit,
+        device_class=CLASSES.get(unit),
+        state_class="total_increasing" if counts else "measurement",
+    )

@@ -129,6 +129,7 @@ class Bus:
         self._round = 0
         self._round_ends = 0.0
         self._spent = False  # a unit in trouble was asked in this round
+        self._refreshed = False  # all were asked once more in this round, which may be too much for it
         self._due: deque[_Unit] = deque()
         self._turn: _Turn | None = None
         self._writes: deque[_Write] = deque()
@@ -145,11 +146,23 @@ class Bus:
         self._round_ends = now + self._interval
         self._spent = False
         faults = []
-        if self._due:
+        refreshed, self._refreshed = self._refreshed, False
+        if self._due and not refreshed:
             what = f"{len(self._due)} of {len(self._units)} units were not asked within the interval"
             faults.append(Fault("overrun", f"{what}; make it longer, or read less"))
         self._due += [unit for unit in self._units if not unit.failures and unit not in self._due]
         return faults
+
+    def refresh(self) -> bool:
+        """Ask every unit that is well now, not in the next round alone. False: there is none.
+
+        Of a unit that is being read, this will do. Those in trouble keep their pauses: they would cost time-outs.
+        """
+        reading = self._turn.unit if self._turn is not None else None
+        well = [unit for unit in self._units if not unit.failures]
+        self._due += [unit for unit in well if unit is not reading and unit not in self._due]
+        self._refreshed = True
+        return bool(well)
 
     def next(self, now: float) -> Question | None:
         """What to ask now; None: nothing until the next round, or a write. Asked already: settle that first."""

@@ -36,7 +36,7 @@ LONGEST_CORRELATION = 256
 Operation: TypeAlias = Callable[[dict[str, Any], Answer], object]
 """Takes a request's arguments. Raises RequestError where they are wrong; else calls the answer once, now or later."""
 
-_QUIET = ("ping", "status", "config")  # they change nothing: no line in the log for each
+_QUIET = ("ping", "status", "config", "read")  # they change nothing: no line in the log for each
 
 
 class RequestError(ValueError):

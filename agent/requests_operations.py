@@ -12,6 +12,8 @@ from agent.commands import Commands
 from agent.config import SECTIONS, Config
 from agent.config_masked import masked, masked_value
 from agent.control import Answer
+from agent.device import Device
+from agent.device_outputs import ANSWER_TIMEOUT
 from agent.events import EventManager, TimerEvent
 from agent.log import LEVELS, set_level
 from agent.logline import line
@@ -20,11 +22,15 @@ from agent.quantity import duration
 from agent.reload import Reloader
 from agent.requests import Operation, RequestError
 
+LONGEST_READ = 300.0
+"""Seconds that a request may wait for a reading: a meter that sends its whole readout at 300 Bd takes two minutes."""
+
 
 def operations(
     agent: str,
     manager: EventManager,
     report: Callable[[], dict[str, Any]],
+    devices: Mapping[str, Device],
     commands: Commands,
     reloader: Reloader,
     restart: Callable[[], object],
@@ -42,6 +48,19 @@ def operations(
     def config(arguments: dict[str, Any], answer: Answer) -> None:
         _only(arguments)
         answer(described(reloader.config), None)
+
+    def read(arguments: dict[str, Any], answer: Answer) -> None:
+        _only(arguments, "device", "within")
+        name, given = arguments.get("device"), arguments.get("within")
+        if not isinstance(name, str):
+            raise RequestError("arguments", 'device is due, as {"device": "meter"}')
+        seconds = ANSWER_TIMEOUT if given is None else _seconds("within", given)
+        if not 0 < seconds <= LONGEST_READ:
+            raise RequestError("arguments", f"within is more than nothing, and {LONGEST_READ:g} s at most")
+        device = devices.get(name)
+        if device is None:
+            raise RequestError("arguments", f"there is no device {name[:64]}")
+        device.read(seconds, lambda came, problem: answer({"device": name, **(came or {})}, problem))
 
     def reload(arguments: dict[str, Any], answer: Answer) -> None:
         _only(arguments)
@@ -72,6 +91,7 @@ def operations(
         "ping": ping,
         "status": status,
         "config": config,
+        "read": read,
         "reload": reload,
         "set": set_output,
         "log-level": LogLevel(manager).request,
@@ -94,10 +114,7 @@ class LogLevel:
         level, given = arguments.get("level"), arguments.get("for")
         if level not in LEVELS:
             raise RequestError("arguments", f"level is one of {', '.join(LEVELS)}")
-        try:
-            seconds = None if given is None else duration(given)
-        except ValueError as error:
-            raise RequestError("arguments", f"for: {error}") from None
+        seconds = None if given is None else _seconds("for", given)
         if seconds is not None and not 0 < seconds <= 86_400 * 7:
             raise RequestError("arguments", "for is more than nothing, and a week at most")
         if self._timer is not None:
@@ -124,6 +141,14 @@ def described(config: Config) -> dict[str, Any]:
     """The configuration that runs, secrets masked: sections with their defaults, devices as they are written."""
     sections = {name: masked_value(getattr(config, name).model_dump(mode="json"), (name,)) for name in SECTIONS}
     return {"files": list(config.files), **sections, "device": [masked(device.config) for device in config.devices]}
+
+
+def _seconds(key: str, given: Any) -> float:
+    """A duration as the configuration has it."""
+    try:
+        return duration(given)
+    except ValueError as error:
+        raise RequestError("arguments", f"{key}: {error}") from None
 
 
 def _only(arguments: Mapping[str, Any], *known: str) -> None:

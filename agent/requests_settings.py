@@ -12,7 +12,7 @@ class RequestSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    enable: tuple[Literal["ping", "status", "config", "reload", "set", "log-level", "restart"], ...] = Field(
+    enable: tuple[Literal["ping", "status", "config", "read", "reload", "set", "log-level", "restart"], ...] = Field(
         (), description="Requests that are answered. Whoever may publish below request/ at the broker may make them."
     )
     rate: float = Field(

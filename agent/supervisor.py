@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent.clock import Clock
 from agent.context import Counts
-from agent.device import Device, Surroundings
+from agent.device import Device
+from agent.device_surroundings import Surroundings
 from agent.driver import DeviceConfig, Driver
 from agent.events import EventManager, SocketEvent
 from agent.hotplug import PathWatch

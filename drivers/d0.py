@@ -34,7 +34,7 @@ from typing import Literal, cast
 
 from pydantic import ConfigDict, Field, model_validator
 
-from agent.driver import Channel, Context, Driver, Fault, Parser, Port, Sample, SerialConfig, SerialLine
+from agent.driver import Channel, Context, Done, Driver, Fault, Parser, Port, Sample, SerialConfig, SerialLine
 from agent.driver_readout import Asking
 from agent.iec62056 import Readout, ReadoutFramer
 from agent.obis import MeterSettings, named
@@ -97,6 +97,7 @@ class D0(Driver):
     def __init__(self, config: D0Config, ctx: Context) -> None:
         super().__init__(config, ctx)
         self.channels: tuple[Channel, ...] = config.channels()
+        self._asking: Asking | None = None
 
     def parser(self) -> D0Parser:
         return D0Parser(self.config)
@@ -110,7 +111,7 @@ class D0(Driver):
         if config.mode == "push":
             self.ctx.stream(port, self.parser())
             return
-        asking = Asking(
+        self._asking = Asking(
             self.ctx,
             cast(SerialLine, port),
             config.readout,
@@ -120,4 +121,10 @@ class D0(Driver):
             wakeup=config.wakeup,
             silence=config.answer_timeout,
         )
-        asking.start(config.interval)
+        self._asking.start(config.interval)
+
+    def read_now(self, done: Done) -> None:
+        if self._asking is None:
+            super().read_now(done)
+        else:
+            self._asking.read_now(done)

@@ -42,7 +42,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from agent.driver import Context, DeviceConfig, DeviceLost, Driver, Fault, Parser, Port
+from agent.driver import Context, DeviceConfig, DeviceLost, Done, Driver, Fault, Parser, Port
 from agent.driver_child import Runs
 from agent.driver_lines import LineFormat, LineParser
 from agent.framing import ENDINGS
@@ -131,6 +131,12 @@ class Exec(Driver):
         interval = self.config.interval
         self._runs = Runs(self.ctx, self._start, self.parser, limit=self.config.timeout or interval)
         self.ctx.every(interval, self._runs.begin, first_after=0.0, name="run")
+
+    def read_now(self, done: Done) -> None:
+        if self._runs is None:
+            super().read_now(done)
+        else:
+            self._runs.read_now(done)
 
     def stop(self) -> None:
         if self._runs is not None:

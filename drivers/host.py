@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ConfigDict, Field, field_validator
 
-from agent.driver import Channel, Context, DeviceConfig, Driver, Fault, Port, PortError, Sample, Value, WorkersBusy
+from agent.driver import Context, DeviceConfig, Done, Driver, Fault, Port, PortError, Sample, Value, WorkersBusy
 from agent.quantity import Interval
 
 if TYPE_CHECKING:
@@ -45,9 +45,6 @@ CORE: Final = "host"
 
 ANSWER: Final = 5.0
 """Seconds after which a part counts as hung; a disk that sleeps needs three to spin up."""
-
-UNITS: Final = {"percent": "%", "available": "B", "free": "B", "rx": "B", "tx": "B", "rate": "B/s", "uptime": "s"}
-CLASSES: Final = {"B": "data_size", "B/s": "data_rate", "s": "duration", "°C": "temperature"}
 
 
 class HostConfig(DeviceConfig):
@@ -113,7 +110,7 @@ class Host(Driver):
         """Look what the machine has. May block: runs on a worker."""
         if missing := self.lacks(self.config):
             raise PortError("unsupported", missing)
-        from agent.machine import Machine
+        from agent.machine import Machine, channel
 
         self._machine = Machine(self.config.groups(), self.config.network, self.ctx.now)
         disks = [f"disk_{label(mount)}_{what}" for mount in self.config.disks for what in ("percent", "free")]
@@ -124,11 +121,18 @@ class Host(Driver):
         self._answers = None
         self.ctx.every(self.config.interval, self._tick, first_after=0.0, name="collect")
 
+    def read_now(self, done: Done) -> None:
+        self.wanted.by(done)
+        if self._answers is None:
+            self._collect()
+
     def _tick(self) -> None:
-        """Ask every part. The reading goes out when all have answered, at the latest at the next tick."""
         self._emit()
-        if self.ctx.blocked:
-            return
+        if not self.ctx.blocked:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Ask every part. The reading goes out when all have answered, at the latest at the next tick."""
         self._answers = {}
         for part in self._parts:
             if part in self._busy:
@@ -177,20 +181,9 @@ class Host(Driver):
             self.ctx.emit(Sample(fields), *faults)
         elif faults:
             self.ctx.emit(*faults)
+        self.wanted.over()
 
 
 def label(mount: str) -> str:
     """What a disk is called in readings: "/" is root, "/mnt/data" mnt_data."""
     return mount.strip("/").replace("/", "_") or "root"
-
-
-def channel(name: str) -> Channel:
-    """A field as people and Home Assistant know it, by the words of its name."""
-    unit = "°C" if name.startswith("temp_") else UNITS.get(name.rpartition("_")[2], "")
-    counts = name == "uptime" or name.endswith(("_rx", "_tx"))
-    return Channel(
-        name,
-        unit,
-        device_class=CLASSES.get(unit),
-        state_class="total_increasing" if counts else "measurement",
-    )

@@ -182,5 +182,8 @@ class Modbus(Driver):
     def set(self, output: str, value: Value, done: Done) -> None:
         self._conversation.write(output, value, done)
 
+    def read_now(self, done: Done) -> None:
+        self._conversation.read_now(done)
+
     def parser(self) -> Parser:
         return ModbusParser(self.config.unit, tcp=self.config.tcp)

@@ -32,7 +32,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from agent.driver import Channel, Context, Fault, Parser, PollConfig, PollDriver, Port, Sample
+from agent.driver import Channel, Context, Done, Fault, Parser, PollConfig, PollDriver, Port, Sample
 from agent.framing_check import check_named
 from agent.framing_frames import FrameFramer, FrameReader, Layout, Length
 from agent.quantity import Interval
@@ -136,6 +136,12 @@ class Pms5003(PollDriver):
         if self.config.model != "pms3003":
             port.write(WAKE + ACTIVE)
         self.ctx.stream(port, self.parser())
+
+    def read_now(self, done: Done) -> None:
+        if self.config.sleep:
+            done(f"it sleeps between its readings, and tells the truth {self.config.warm_up:g} s after it was woken")
+        else:
+            super().read_now(done)
 
     def poll(self) -> None:
         if not self.config.sleep:

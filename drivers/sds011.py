@@ -30,7 +30,7 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from agent.driver import Channel, Fault, Parser, PollConfig, PollDriver, Port, Sample
+from agent.driver import Channel, Done, Fault, Parser, PollConfig, PollDriver, Port, Sample
 from agent.framing_check import check_named
 from agent.framing_frames import FrameFramer, FrameReader, Layout
 from agent.quantity import Interval
@@ -108,6 +108,12 @@ class Sds011(PollDriver):
         if self.config.period is not None:
             port.write(command(PERIOD, 1, self.config.period))
         self.ctx.stream(port, self.parser())
+
+    def read_now(self, done: Done) -> None:
+        if self.config.sleep:
+            done(f"it sleeps between its readings, and tells the truth {self.config.warm_up:g} s after it was woken")
+        else:
+            super().read_now(done)
 
     def poll(self) -> None:
         if not self.config.sleep:

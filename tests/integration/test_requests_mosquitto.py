@@ -21,7 +21,7 @@ from agent.testing.outstation import Outstation
 
 Start = Callable[..., Outstation]
 MakeDevice = Callable[..., PtyPort]
-ALL = ["ping", "status", "config", "reload", "set", "log-level", "restart"]
+ALL = ["ping", "status", "config", "read", "reload", "set", "log-level", "restart"]
 
 
 def ask(outstation: Outstation, op: str, payload: bytes = b"{}") -> dict[str, Any]:
@@ -71,6 +71,35 @@ def test_without_the_section_nothing_is_listened_to(
     outstation.next_reading("a")
     assert not [m for m in outstation.subscriber.messages if "/response/" in m.topic]
     assert "requests" not in outstation.wait_status(lambda _: True)
+
+
+def test_a_device_is_read_now_and_its_reading_is_published_too(
+    outstation_make_device: MakeDevice, outstation_start: Start
+) -> None:
+    sensor, printer = outstation_make_device(), outstation_make_device()
+    sensor.answer(bytes.fromhex("ff0186000000000079"), bytes.fromhex("ff8602200000000058"))
+    outstation = outstation_start(
+        {
+            "requests": {"enable": ["read"]},
+            "device": [
+                {"name": "air", "driver": "mhz19", "port": sensor.path, "interval": "1h"},
+                {"name": "lines", "driver": "lines", "port": printer.path, "format": "json"},
+            ],
+        }
+    )
+    assert outstation.next_reading("air").seq == 1
+    outstation.wait_online("lines")
+    said = ask(outstation, "read", b'{"device": "air", "transaction": 1}')
+    assert said == {"status": "ok", "data": {"device": "air", "readings": [{"co2": 544}]}, "transaction": 1}
+    reading = outstation.next_reading("air")
+    assert (reading.seq, reading.fields) == (2, {"co2": 544})
+    assert ask(outstation, "read", b'{"device": "air", "transaction": 1}') == said, "once by transaction"
+    sensor.unplug()
+    outstation.wait_offline("air")
+    assert ask(outstation, "read", b'{"device": "air"}')["error"].startswith("air is waiting: ")
+    assert "its driver asks for nothing" in ask(outstation, "read", b'{"device": "lines"}')["error"]
+    assert ask(outstation, "read", b'{"device": "none"}')["error"] == "there is no device none"
+    assert outstation.wait_status(lambda status: status["requests"]["refused"] == 3)["devices"]["air"]["readings"] == 2
 
 
 def test_a_restart_is_a_clean_stop_and_a_start_in_the_same_process(
