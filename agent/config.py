@@ -228,7 +228,8 @@ class _Check:
     def problem(self, path: KeyPath, message: str, remedy: str = "", *, value: bool = True) -> None:
         here: Any = self.merged.data
         for part in path:
-            here = here.get(part) if isinstance(here, dict) else here[part]
+            # None: what a default says, as agent.id by the host's name, where no file has the section.
+            here = here.get(part) if isinstance(here, dict) else here and here[part]
         text = shown(here, path) if value and here is not None else None
         self.problems.append(Problem(*self.merged.place(path), self.key(path), text, message, remedy))
 
@@ -275,7 +276,7 @@ class _Check:
         """Note a problem if documents could not be checked here, or would stand below this very agent."""
         # With [fleet] or without: all boards of this broker look there, and this agent's rights would reach them.
         if agent is not None and agent.id == "fleet":
-            remedy = 'any other name, as "fleet-1"'
+            remedy = 'write any other name, as id = "fleet-1" in [agent]; without one it is the host\'s'
             self.problem(("agent", "id"), "reserved: the fleet's documents stand below that topic", remedy)
         if fleet is not None and fleet.enabled and find_spec("cryptography") is None:
             self.problem(("fleet", "enabled"), "cryptography is not installed", "pip install 'outstation[fleet]'")

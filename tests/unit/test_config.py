@@ -309,10 +309,14 @@ def test_default_id(host: str | None, expected: str) -> None:
     SECTIONS["agent"](id=expected)
 
 
-def test_an_agent_is_not_called_as_the_topic_of_the_fleets_documents(tmp_path: Path) -> None:
-    (problem,) = problems(written(tmp_path, '[agent]\nid = "fleet"\n'))
-    assert ':2: agent.id = "fleet": reserved: the fleet\'s documents stand below that topic' in str(problem)
-    assert 'any other name, as "fleet-1"' in str(problem)
+@pytest.mark.parametrize("text", ['[agent]\nid = "fleet"\n', "", "[agent]\n"])
+def test_an_agent_is_not_called_as_the_topic_of_the_fleets_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "fleet.example.org")
+    (problem,) = problems(written(tmp_path, text))
+    assert "reserved: the fleet's documents stand below that topic; write any other name" in str(problem)
+    assert ("outstation.toml:2: agent.id" in str(problem)) == ("id" in text)
 
 
 # ---- where readings go
