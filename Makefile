@@ -38,6 +38,13 @@ $(VENV)/.bench: $(VENV)/.dev requirements-bench.txt
 	@$(PIP) install --require-hashes -r requirements-bench.txt
 	@touch $@
 
+# Apart from the developer's: what looks at packages shall not be among them.
+$(VENV)-audit/.audit: requirements-audit.txt
+	@python=$${PYTHON:-$$(tools/pythons | sed -n '1s/^[^ ]* //p')} && [ -n "$$python" ] && tools/venv "$$python" $(VENV)-audit
+	@echo "Installing what requirements-audit.txt pins"
+	@$(VENV)-audit/bin/python -I -m pip --disable-pip-version-check --no-input --quiet install --require-hashes -r requirements-audit.txt
+	@touch $@
+
 .PHONY: venv
 venv: $(VENV)/.dev ## Make the virtual environment of a developer
 
@@ -146,6 +153,18 @@ page: $(VENV)/.dev ## Open the status page in headless Chromium (PICTURES=docs/s
 .PHONY: pins
 pins: $(VENV)/.dev ## Resolve requirements*.txt anew from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(VENV)/bin/python -I tools/pins $(ARGS)
+
+.PHONY: licences
+licences: $(VENV)/.dev ## Write docs/licences.md, and fail where a licence does not fit
+	@$(VENV)/bin/python tools/licences $(ARGS)
+
+.PHONY: sbom
+sbom: $(VENV)/.runtime $(VENV)-audit/.audit ## Write the bill of materials of a board, CycloneDX, into dist/
+	@tools/sbom $(VENV)/bin/python $(VENV)-audit
+
+.PHONY: audit
+audit: $(VENV)-audit/.audit ## Ask for known weaknesses of what is pinned (needs the network)
+	@$(VENV)-audit/bin/python -I tools/audit $(VENV)-audit/bin/pip-audit
 
 .PHONY: clean
 clean: ## Remove what make made: environments, caches, builds

@@ -405,7 +405,9 @@ def test_no_index_and_no_machine_is_named() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", *(f"requirements-{set_}.txt" for set_ in ("build", "dev", "audit"))]
+)
 def test_every_pin_has_its_hashes(name: str) -> None:
     entries = [block for block in (ROOT / name).read_text().replace("\\\n", " ").splitlines() if block.strip()]
     loose = [entry for entry in entries if not re.match(r"[A-Za-z0-9._-]+==\S+ .*--hash=sha256:[0-9a-f]{64}", entry)]
