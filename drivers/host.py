@@ -29,22 +29,16 @@ Sample::
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pydantic import ConfigDict, Field, field_validator
 
-from agent.driver import Context, DeviceConfig, Done, Driver, Fault, Port, PortError, Sample, Value, WorkersBusy
+from agent.driver import DeviceConfig, Done, Driver, Port, PortError
+from agent.driver_parts import Ask, Collection
 from agent.quantity import Interval
-
-if TYPE_CHECKING:
-    from agent.machine import Part
 
 CORE: Final = "host"
 """The part of a reading that is everything but disks; the others are mount points."""
-
-ANSWER: Final = 5.0
-"""Seconds after which a part counts as hung; a disk that sleeps needs three to spin up."""
 
 
 class HostConfig(DeviceConfig):
@@ -89,12 +83,6 @@ class Host(Driver):
 
     Config = HostConfig
 
-    def __init__(self, config: HostConfig, ctx: Context) -> None:
-        super().__init__(config, ctx)
-        self._parts = (CORE, *config.disks)
-        self._busy: set[str] = set()
-        self._answers: dict[str, Part] | None = None  # of the reading that is being collected
-
     @classmethod
     def lacks(cls, config: HostConfig) -> str | None:  # noqa: ARG003
         try:
@@ -117,71 +105,12 @@ class Host(Driver):
         self.channels = tuple(map(channel, [*self._machine.names(), *disks]))
 
     def start(self, port: Port | None) -> None:  # noqa: ARG002
-        self._busy.clear()
-        self._answers = None
-        self.ctx.every(self.config.interval, self._tick, first_after=0.0, name="collect")
+        disks: dict[str, Ask] = {mount: (self._machine.read_disk, mount, label(mount)) for mount in self.config.disks}
+        self._collection = Collection(self.ctx, {CORE: (self._machine.read,), **disks})
+        self.ctx.every(self.config.interval, self._collection.begin, first_after=0.0, name="collect")
 
     def read_now(self, done: Done) -> None:
-        self.wanted.by(done)
-        if self._answers is None:
-            self._collect()
-
-    def _tick(self) -> None:
-        self._emit()
-        if not self.ctx.blocked:
-            self._collect()
-
-    def _collect(self) -> None:
-        """Ask every part. The reading goes out when all have answered, at the latest at the next tick."""
-        self._answers = {}
-        for part in self._parts:
-            if part in self._busy:
-                self._answered(part, ({}, [Fault("timeout", f"{part} has not answered yet")]), late=True)
-            else:
-                self._ask(part)
-
-    def _ask(self, part: str) -> None:
-        self._busy.add(part)
-        core = part == CORE
-        self.ctx.submit(
-            *((self._machine.read,) if core else (self._machine.read_disk, part, label(part))),
-            on_done=partial(self._answered, part),
-            on_error=partial(self._silent, part),
-            timeout=ANSWER,
-            lane="" if core else part,
-        )
-
-    def _answered(self, part: str, answer: Part, *, late: bool = False) -> None:
-        if not late:
-            self._busy.discard(part)
-        if self._answers is not None and part not in self._answers:
-            self._answers[part] = answer
-            if len(self._answers) == len(self._parts):
-                self._emit()
-
-    def _silent(self, part: str, error: BaseException) -> None:
-        self._busy.discard(part)
-        if isinstance(error, WorkersBusy):
-            self._answered(part, ({}, [Fault("unreadable", str(error))]))
-        elif isinstance(error, TimeoutError):
-            self._answered(part, ({}, [Fault("timeout", f"{part} did not answer within {ANSWER:g} s")]))
-            self._ask(part)  # waits in its lane until the call that hangs has returned, and so tells when it has
-        else:
-            raise error
-
-    def _emit(self) -> None:
-        answers, self._answers = self._answers, None
-        fields: dict[str, Value] = {}
-        faults: list[Fault] = []
-        for part in self._parts:
-            more, wrong = (answers or {}).get(part, ({}, []))
-            fields |= more
-            faults += wrong
-        if fields:
-            self.ctx.emit(Sample(fields), *faults)
-        elif faults:
-            self.ctx.emit(*faults)
-        self.wanted.over()
+        self._collection.read_now(done)
 
 
 def label(mount: str) -> str:

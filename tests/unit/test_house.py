@@ -219,6 +219,7 @@ def test_a_driver_imports_the_contract_alone(path: Path) -> None:
         "agent.driver_gpio",
         "agent.driver_lines",
         "agent.driver_modbus",
+        "agent.driver_parts",
         "agent.driver_readout",
         "agent.driver_worker",
         "agent.dsmr",
