@@ -27,15 +27,15 @@ Sample::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, Literal, Self
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from agent.driver import Channel, Context, Done, Fault, Parser, PollConfig, PollDriver, Port, Sample
+from agent.driver import Channel, Context, Fault, Parser, Port, Sample
+from agent.driver_sleeper import SleeperConfig, SleeperDriver
 from agent.framing_check import check_named
 from agent.framing_frames import FrameFramer, FrameReader, Layout, Length
-from agent.quantity import Interval
 
 LAYOUT: Final = Layout(Length(2, 2, "big", 4), sync=b"\x42\x4d", check=check_named("sum16"), longest=40)
 PM: Final = ("pm1_cf1", "pm2_5_cf1", "pm10_cf1", "pm1", "pm2_5", "pm10")
@@ -52,23 +52,18 @@ ANSWER: Final = 8
 """Bytes of the answer to a command."""
 
 
-class Pms5003Config(PollConfig):
+class Pms5003Config(SleeperConfig):
     """What a device with this sensor may say."""
 
     model: Literal["pms5003", "pms5003t", "pms3003"] = Field("pms5003", description="Which frames it sends.")
     mode: Literal["active", "passive"] = Field("active", description="It sends by itself, or is asked.")
-    sleep: bool = Field(False, description="passive: fan and laser rest between two questions.")
-    warm_up: Interval = Field(30.0, description="sleep: seconds from waking to the question; 30 by the manual.")
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def wrong(self) -> Iterator[str]:
         if self.model == "pms3003" and self.mode == "passive":
-            raise ValueError('PMS3003 takes no commands: mode = "active"')
+            yield 'PMS3003 takes no commands: mode = "active"'
         if self.mode == "active" and self.sleep:
-            raise ValueError('sleep is for mode = "passive"')
-        if self.sleep and self.interval <= self.warm_up + self.answer_timeout:
-            raise ValueError(f"sleep needs an interval above warm_up + answer_timeout, {self.warm_up:g} s and more")
-        return self
+            yield 'sleep is for mode = "passive"'
+        yield from super().wrong()
 
 
 def command(code: int, data: int = 0) -> bytes:
@@ -111,7 +106,7 @@ def channel(name: str) -> Channel:
     return Channel(name, "µg/m³", 0, 1000, name.removesuffix("_cf1").replace("_", ""), "measurement")
 
 
-class Pms5003(PollDriver):
+class Pms5003(SleeperDriver):
     """Plantower PMS5003, PMS7003, PMSA003, PMS5003T, PMS3003: fine dust and particles; may sleep between questions."""
 
     Config = Pms5003Config
@@ -125,7 +120,13 @@ class Pms5003(PollDriver):
         return Pms5003Parser(self.config.model, answer=self.config.mode == "passive")
 
     def request(self) -> bytes:
-        return READ
+        return PASSIVE + READ if self.config.sleep else READ  # some wake in active mode
+
+    def wake(self) -> bytes:
+        return WAKE
+
+    def rest(self) -> bytes:
+        return SLEEP
 
     def start(self, port: Port | None) -> None:
         assert port is not None
@@ -136,24 +137,3 @@ class Pms5003(PollDriver):
         if self.config.model != "pms3003":
             port.write(WAKE + ACTIVE)
         self.ctx.stream(port, self.parser())
-
-    def read_now(self, done: Done) -> None:
-        if self.config.sleep:
-            done(f"it sleeps between its readings, and tells the truth {self.config.warm_up:g} s after it was woken")
-        else:
-            super().read_now(done)
-
-    def poll(self) -> None:
-        if not self.config.sleep:
-            super().poll()
-        elif not self.ctx.blocked:
-            self._port.write(WAKE)
-            self.ctx.after(self.config.warm_up, self._ask, name="ask")
-            self.ctx.after(self.config.warm_up + self.config.answer_timeout, self._rest, name="sleep")
-
-    def _ask(self) -> None:
-        self._port.write(PASSIVE)  # some wake in active mode
-        super().poll()
-
-    def _rest(self) -> None:
-        self._port.write(SLEEP)

@@ -25,15 +25,15 @@ Sample::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, Literal, Self
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from agent.driver import Channel, Done, Fault, Parser, PollConfig, PollDriver, Port, Sample
+from agent.driver import Channel, Fault, Parser, Port, Sample
+from agent.driver_sleeper import SleeperConfig, SleeperDriver
 from agent.framing_check import check_named
 from agent.framing_frames import FrameFramer, FrameReader, Layout
-from agent.quantity import Interval
 
 LAYOUT: Final = Layout(10, sync=b"\xaa", tail=b"\xab", check=check_named("sum8"), check_from=2)
 READING, ANSWER = 0xC0, 0xC5
@@ -41,25 +41,20 @@ MODE, QUERY, WORK, PERIOD = 2, 4, 6, 8
 """Commands: sections 3.1, 3.2, 3.4 and 3.5 of the protocol."""
 
 
-class Sds011Config(PollConfig):
+class Sds011Config(SleeperConfig):
     """What a device with this sensor may say."""
 
     mode: Literal["active", "query"] = Field("active", description="It sends by itself, or is asked.")
     period: int | None = Field(
         None, ge=0, le=30, description="active: minutes from one reading to the next; 0: a reading a second."
     )
-    sleep: bool = Field(False, description="query: laser and fan rest between two questions.")
-    warm_up: Interval = Field(30.0, description="sleep: seconds from waking to the question, for a steady air flow.")
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def wrong(self) -> Iterator[str]:
         if self.mode == "query" and self.period is not None:
-            raise ValueError('period is for mode = "active"; in mode = "query" interval and sleep say it')
+            yield 'period is for mode = "active"; in mode = "query" interval and sleep say it'
         if self.mode == "active" and self.sleep:
-            raise ValueError('sleep is for mode = "query"; in mode = "active" period says it')
-        if self.sleep and self.interval <= self.warm_up + self.answer_timeout:
-            raise ValueError(f"sleep needs an interval above warm_up + answer_timeout, {self.warm_up:g} s and more")
-        return self
+            yield 'sleep is for mode = "query"; in mode = "active" period says it'
+        yield from super().wrong()
 
 
 def command(*data: int) -> bytes:
@@ -83,7 +78,7 @@ class Sds011Parser(FrameReader, Parser):
         super().__init__(FrameFramer(LAYOUT), read, answer=answer)
 
 
-class Sds011(PollDriver):
+class Sds011(SleeperDriver):
     """Nova SDS011 fine dust sensor: PM2.5 and PM10; sends by itself or is asked, and may sleep between."""
 
     Config = Sds011Config
@@ -98,30 +93,19 @@ class Sds011(PollDriver):
     def request(self) -> bytes:
         return command(QUERY)
 
+    def wake(self) -> bytes:
+        return command(WORK, 1, 1)
+
+    def rest(self) -> bytes:
+        return command(WORK, 1, 0)
+
     def start(self, port: Port | None) -> None:
         assert port is not None
         # Asleep it takes no other command, and after a restart of ours it may be.
-        port.write(command(WORK, 1, 1) + command(MODE, 1, int(self.config.mode == "query")))
+        port.write(self.wake() + command(MODE, 1, int(self.config.mode == "query")))
         if self.config.mode == "query":
             super().start(port)
             return
         if self.config.period is not None:
             port.write(command(PERIOD, 1, self.config.period))
         self.ctx.stream(port, self.parser())
-
-    def read_now(self, done: Done) -> None:
-        if self.config.sleep:
-            done(f"it sleeps between its readings, and tells the truth {self.config.warm_up:g} s after it was woken")
-        else:
-            super().read_now(done)
-
-    def poll(self) -> None:
-        if not self.config.sleep:
-            super().poll()
-        elif not self.ctx.blocked:
-            self._port.write(command(WORK, 1, 1))
-            self.ctx.after(self.config.warm_up, super().poll, name="ask")
-            self.ctx.after(self.config.warm_up + self.config.answer_timeout, self._rest, name="sleep")
-
-    def _rest(self) -> None:
-        self._port.write(command(WORK, 1, 0))
