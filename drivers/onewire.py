@@ -39,26 +39,15 @@ Sample::
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from agent.driver import Channel, Context, Fault, Parser, PortError, Sample
 from agent.driver_worker import WorkerConfig, WorkerDriver, items
 from agent.fields import FieldRules
 from agent.framing import LineFramer
-
-LONGEST: Final = 64
-"""Bytes of a line; the kernel's have 39."""
-
-_BYTES = rb"((?:[0-9a-f]{2} ){9})"
-_FIRST: Final = re.compile(_BYTES + rb": crc=[0-9a-f]{2} (YES|NO)")
-_SECOND: Final = re.compile(_BYTES + rb"t=(-?[0-9]{1,6})")
-
-POWER_ON: Final = 85000
-CONVERTED: Final = 0x10
-"""Byte 6 of the scratchpad after a conversion without a rest in sixteenths, as that of 85 °C."""
+from agent.sysfs_w1 import FIRST, LONGEST, SECOND, damage, never_converted, sensors, slave_file
 
 
 class OneWireParser(Parser):
@@ -76,9 +65,9 @@ class OneWireParser(Parser):
         for line in self._framer.feed(data):
             if isinstance(line, Fault):
                 found.append(line)
-            elif first := _FIRST.fullmatch(line):
+            elif first := FIRST.fullmatch(line):
                 found += self._checked(first[1], first[2] == b"YES")
-            elif (second := _SECOND.fullmatch(line)) and (self._refused or second[1] == self._scratchpad):
+            elif (second := SECOND.fullmatch(line)) and (self._refused or second[1] == self._scratchpad):
                 found += [] if self._refused else self._temperature(second[1], int(second[2]))
                 self._scratchpad, self._refused = None, False
             else:
@@ -92,30 +81,16 @@ class OneWireParser(Parser):
         self._scratchpad, self._refused = None, False
         return cut
 
-    def _checked(self, text: bytes, good: bool) -> list[Fault]:
-        scratchpad = bytes.fromhex(text.decode())
-        self._scratchpad, self._refused = text, True
-        if not any(scratchpad):
-            return [Fault("checksum", f"{self._sensor}: all zero: no supply, or the line is shorted", text)]
-        if not good or crc8(scratchpad[:8]) != scratchpad[8]:
-            return [Fault("checksum", f"{self._sensor}: the CRC does not fit", text)]
-        self._refused = False
-        return []
+    def _checked(self, scratchpad: bytes, good: bool) -> list[Fault]:
+        wrong = damage(scratchpad, good=good)
+        self._scratchpad, self._refused = scratchpad, wrong is not None
+        return [] if wrong is None else [Fault("checksum", f"{self._sensor}: {wrong}", scratchpad)]
 
-    def _temperature(self, text: bytes, thousandths: int) -> list[Sample | Fault]:
-        if thousandths == POWER_ON and bytes.fromhex(text.decode())[6] != CONVERTED:
-            return [Fault("power_on", f"{self._sensor}: 85 °C, as after power-on: no conversion was made", text)]
+    def _temperature(self, scratchpad: bytes, thousandths: int) -> list[Sample | Fault]:
+        if never_converted(scratchpad, thousandths):
+            why = f"{self._sensor}: 85 °C, as after power-on: no conversion was made"
+            return [Fault("power_on", why, scratchpad)]
         return items(self._rules, {self._sensor: thousandths / 1000})
-
-
-def crc8(data: bytes) -> int:
-    """Maxim's: x^8 + x^5 + x^4 + 1, low bit first, from 0 (CRC-8/MAXIM-DOW in the RevEng catalogue)."""
-    crc = 0
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x8C if crc & 1 else 0)
-    return crc
 
 
 class OneWire(WorkerDriver):
@@ -137,7 +112,7 @@ class OneWire(WorkerDriver):
         self.channels = self.config.described(found)
 
     def find(self) -> Sequence[str]:
-        present = [path.parent.name for path in sorted((self.root / "bus/w1/devices").glob("*/w1_slave"))]
+        present = sensors(self.root)
         if not present:
             remedy = (
                 "is dtoverlay=w1-gpio in config.txt, and 4.7 kΩ from the data line to 3.3 V? ls /sys/bus/w1/devices"
@@ -148,10 +123,7 @@ class OneWire(WorkerDriver):
         return [*kept, *(name for name in named if name not in present)]
 
     def ask(self, piece: str) -> bytes | None:
-        try:
-            return (self.root / "bus/w1/devices" / piece / "w1_slave").read_bytes()
-        except FileNotFoundError:
-            return None
+        return slave_file(self.root, piece)
 
     def answered(self, piece: str, answer: Any) -> Iterable[Sample | Fault]:
         if answer is None:

@@ -247,6 +247,7 @@ def test_a_driver_imports_the_contract_alone(path: Path) -> None:
         "agent.sysfs_chips",
         "agent.sysfs_hwmon",
         "agent.sysfs_iio",
+        "agent.sysfs_w1",
         "agent.quantity",
         "agent.sml",
     }

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from agent.driver import Channel, Fault, PortError, Sample
 from agent.driver_worker import ANSWER
+from agent.sysfs_w1 import crc8, damage, never_converted, sensors, slave_file
 from agent.testing import FakeContext
-from drivers.onewire import OneWire, crc8
+from drivers.onewire import OneWire
 
 FLOW, RETURN = "28-0000075f5202", "28-0000075f24dc"
 WARM = b"a1 01 4b 46 7f ff 0f 10 d9 : crc=d9 YES\na1 01 4b 46 7f ff 0f 10 d9 t=26062\n"
@@ -140,6 +141,26 @@ def test_nothing_is_asked_while_nobody_takes_it_and_a_full_queue_is_a_fault() ->
 def test_the_crc_is_that_of_the_catalogue() -> None:
     assert crc8(b"123456789") == 0xA1  # CRC-8/MAXIM-DOW, check value
     assert crc8(bytes.fromhex("02 1c b8 01 00 00 00")) == 0xA2  # Maxim, application note 27, the example
+
+
+@pytest.mark.usefixtures("bus")
+def test_what_the_kernel_shows(tmp_path: Path) -> None:
+    assert sensors(tmp_path) == [RETURN, FLOW]
+    assert slave_file(tmp_path, FLOW) == WARM
+    assert slave_file(tmp_path, "28-gone") is None
+    assert sensors(tmp_path / "no bus") == []
+
+
+def test_what_a_scratchpad_says() -> None:
+    good = b"a1 01 4b 46 7f ff 0f 10 d9 "
+    assert damage(good, good=True) is None
+    assert damage(good, good=False) == "the CRC does not fit"
+    assert damage(good.replace(b"a1", b"a2"), good=True) == "the CRC does not fit"
+    assert str(damage(b"00 " * 9, good=True)).startswith("all zero")
+    after_power_on, converted = b"50 05 4b 46 7f ff 0c 10 1c ", b"50 05 4b 46 7f ff 10 10 00 "
+    assert never_converted(after_power_on, 85000)
+    assert not never_converted(converted, 85000)
+    assert not never_converted(after_power_on, 84937)
 
 
 lines = st.sampled_from([*WARM.splitlines(), *COLD.splitlines(), b"", b"t=1", b"x" * 90, b"00 " * 9 + b": crc=00 YES"])
