@@ -1,4 +1,4 @@
-"""A Modbus bus on a port: questions one at a time, each with its silence and its deadline; and its answers, recorded.
+"""A Modbus bus on a port: where it is, questions one at a time with silence and deadline, and recorded answers.
 
 ``modbus_bus`` says who is asked, ``modbus_pdu`` has the frames; here is the time between.
 """
@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
-from agent.driver import Context, Done, Fault, Handle, Parser, Port, Sample, Value
+from pydantic import Field, field_validator
+
+from agent.driver import Context, Done, Fault, Handle, Parser, PollConfig, Port, Sample, Value
 from agent.driver_wanted import Wanted
-from agent.modbus import Unit, unit_plans
+from agent.modbus import Unit, UnitPlan, unit_plans
 from agent.modbus_bus import Bus, Garbled, Outcome, Question, Silence
+from agent.quantity import Interval
 
 if TYPE_CHECKING:
     from agent.modbus_pdu import Exchange
@@ -39,6 +42,73 @@ def tcp_address(url: str) -> tuple[str, int]:
     if not host or number == 0 or parts.path or parts.query or parts.username:
         raise ValueError("write tcp://host or tcp://host:port")
     return host, number or 502
+
+
+class BusConfig(PollConfig):
+    """Where a bus is, how long characters and silences take on it, and for how long a silent unit is asked."""
+
+    retries: int = Field(2, ge=0, le=10, description="Further questions until a silent unit counts as dead.")
+    longest_pause: Interval = Field(30.0, description="Longest pause between two questions to a dead unit.")
+    silence: Interval | None = Field(
+        None, le=1.0, description="Silence before each question on a serial line; default: as the standard has it."
+    )
+
+    @field_validator("port")
+    @classmethod
+    def _address(cls, port: str) -> str:
+        if port.startswith("tcp://"):
+            tcp_address(port)
+        return port
+
+    @property
+    def tcp(self) -> bool:
+        """Modbus TCP rather than RTU frames."""
+        return self.port.startswith("tcp://")
+
+    @property
+    def character(self) -> float:
+        """Seconds that one character takes on the line: start bit, data, parity, stop bits; 0 with Modbus TCP."""
+        if self.tcp:
+            return 0.0
+        return (1 + self.bytesize + (self.parity != "none") + self.stopbits) / self.baudrate
+
+    @property
+    def quiet_before(self) -> float:
+        """Seconds of silence before a question: MODBUS over Serial Line V1.02, section 2.5.1.1."""
+        if self.silence is not None or not self.character:
+            return self.silence or 0.0
+        return 0.00175 if self.baudrate > 19200 else 3.5 * self.character
+
+    def bus(self, plans: Sequence[UnitPlan]) -> Bus:
+        """Whom a conversation asks, at its begin."""
+        return Bus(
+            plans,
+            interval=self.interval,
+            timeout=self.answer_timeout,
+            retries=self.retries,
+            longest=self.longest_pause,
+        )
+
+    def timing(self) -> Timing:
+        """What a conversation waits for."""
+        return Timing(self.character, self.quiet_before, self.answer_timeout)
+
+    def place(self) -> str:
+        """The port; with Modbus TCP, whose default is 502, always with its number."""
+        return "tcp://{}:{}".format(*tcp_address(self.port)) if self.tcp else self.port
+
+    def as_serial(self) -> Self:
+        """These settings as ``open_serial`` takes them: to it a connection of Modbus TCP is a socket."""
+        return self.model_copy(update={"port": self.place().replace("tcp", "socket", 1)}) if self.tcp else self
+
+
+def pymodbus_lacking() -> str | None:
+    """Why there is no pymodbus, and what to do; None if there is."""
+    try:
+        import pymodbus  # noqa: F401
+    except ImportError as error:
+        return f'pymodbus cannot be imported ({error}); pip install "outstation[modbus]"'
+    return None
 
 
 def exchange_for(question: Question, transaction: int | None, *, tcp: bool) -> Exchange:

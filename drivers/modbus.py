@@ -74,31 +74,17 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from agent.driver import Context, Done, Driver, Parser, PollConfig, Port, PortError, Value
-from agent.driver_modbus import Conversation, ModbusParser, Timing, tcp_address
+from agent.driver import Context, Done, Driver, Parser, Port, PortError, Value
+from agent.driver_modbus import BusConfig, Conversation, ModbusParser, pymodbus_lacking
 from agent.modbus import Unit, unit_plans
-from agent.modbus_bus import Bus
-from agent.quantity import Interval
 
 
-class ModbusConfig(PollConfig):
+class ModbusConfig(BusConfig):
     """What the configuration says of a bus and its units."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    retries: int = Field(2, ge=0, le=10, description="Further questions until a silent unit counts as dead.")
-    longest_pause: Interval = Field(30.0, description="Longest pause between two questions to a dead unit.")
-    silence: Interval | None = Field(
-        None, le=1.0, description="Silence before each question on a serial line; default: as the standard has it."
-    )
     unit: tuple[Unit, ...] = Field(min_length=1, max_length=247, description="The units on the bus.")
-
-    @field_validator("port")
-    @classmethod
-    def _address(cls, port: str) -> str:
-        if port.startswith("tcp://"):
-            tcp_address(port)
-        return port
 
     @field_validator("unit")
     @classmethod
@@ -110,25 +96,6 @@ class ModbusConfig(PollConfig):
         ):
             raise ValueError(f"units on a serial line have addresses from 1 to 247, not {', '.join(wrong)}")
         return units
-
-    @property
-    def tcp(self) -> bool:
-        """Modbus TCP rather than RTU frames."""
-        return self.port.startswith("tcp://")
-
-    @property
-    def character(self) -> float:
-        """Seconds that one character takes on the line: start bit, data, parity, stop bits; 0 with Modbus TCP."""
-        if self.tcp:
-            return 0.0
-        return (1 + self.bytesize + (self.parity != "none") + self.stopbits) / self.baudrate
-
-    @property
-    def quiet_before(self) -> float:
-        """Seconds of silence before a question: MODBUS over Serial Line V1.02, section 2.5.1.1."""
-        if self.silence is not None or not self.character:
-            return self.silence or 0.0
-        return 0.00175 if self.baudrate > 19200 else 3.5 * self.character
 
 
 class Modbus(Driver):
@@ -144,15 +111,11 @@ class Modbus(Driver):
 
     @classmethod
     def shares(cls, config: ModbusConfig) -> str:
-        return "tcp://{}:{}".format(*tcp_address(config.port)) if config.tcp else config.port
+        return config.place()
 
     @classmethod
     def lacks(cls, config: ModbusConfig) -> str | None:  # noqa: ARG003
-        try:
-            import pymodbus  # noqa: F401
-        except ImportError as error:
-            return f'pymodbus cannot be imported ({error}); pip install "outstation[modbus]"'
-        return None
+        return pymodbus_lacking()
 
     def open(self) -> Port:
         """Open the line or the connection. May block: runs on a worker, as does the first import of pymodbus."""
@@ -160,23 +123,13 @@ class Modbus(Driver):
             raise PortError("unsupported", missing)
         import agent.modbus_pdu  # noqa: F401  (80 ms that the loop's thread shall not spend)
 
-        if not self.config.tcp:
-            return self.ctx.open_serial(self.config)
-        url = "socket://{}:{}".format(*tcp_address(self.config.port))
-        return self.ctx.open_serial(self.config.model_copy(update={"port": url}))
+        return self.ctx.open_serial(self.config.as_serial())
 
     def start(self, port: Port | None) -> None:
         assert port is not None, "open() gives a port"
         config: ModbusConfig = self.config
-        bus = Bus(
-            self._plans,
-            interval=config.interval,
-            timeout=config.answer_timeout,
-            retries=config.retries,
-            longest=config.longest_pause,
-        )
-        timing = Timing(config.character, config.quiet_before, config.answer_timeout)
-        self._conversation = Conversation(self.ctx, port, bus, timing, tcp=config.tcp)
+        bus = config.bus(self._plans)
+        self._conversation = Conversation(self.ctx, port, bus, config.timing(), tcp=config.tcp)
         self._conversation.start(config.interval)
 
     def set(self, output: str, value: Value, done: Done) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.driver_modbus import QUIET, tcp_address
+from agent.driver_modbus import QUIET, BusConfig, Timing, tcp_address
 from agent.fields import FieldError
 from agent.modbus import Register, Unit, plan, shortest, unit_plans
 from agent.modbus_bus import Answer, Question, Refusal
@@ -511,6 +511,11 @@ def test_modbus_tcp() -> None:
 def test_addresses() -> None:
     assert tcp_address("tcp://plc") == ("plc", 502)
     assert tcp_address("tcp://[::1]:5020") == ("::1", 5020)
+    bus = BusConfig(name="b", driver="modbus", port="tcp://plc", answer_timeout=0.2)
+    assert (bus.place(), bus.as_serial().port) == ("tcp://plc:502", "socket://plc:502")
+    assert bus.timing() == Timing(character=0.0, silence=0.0, answer=0.2)
+    line = BusConfig(name="b", driver="modbus", port="/dev/tcp", baudrate=9600)
+    assert (line.place(), line.as_serial()) == ("/dev/tcp", line)
     for wrong in ("tcp://", "tcp://plc:0", "tcp://plc:x", "tcp://plc/1"):
         with pytest.raises(ValueError, match="write tcp://host"):
             ModbusConfig(name="b", driver="modbus", port=wrong, unit=UNITS)
