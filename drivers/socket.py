@@ -32,15 +32,14 @@ Sample::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
 from typing import Any, cast
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from agent.driver import Context, DeviceConfig, DeviceLost, Driver, Fault, Handle, Parser, Port, Sample
+from agent.driver import Context, DeviceConfig, Driver, Parser, Port
 from agent.driver_frames import FrameFormat, FrameParser
 from agent.driver_lines import LineFormat, LineParser
+from agent.driver_socket import Clients, DatagramParser
 from agent.fields_text import Escaped, unescape
 from agent.framing import ENDINGS
 from agent.ports_socket import Address, Listener, open_client, open_server
@@ -95,18 +94,6 @@ class SocketConfig(DeviceConfig):
         return Address.of(self.connect or self.listen)
 
 
-class DatagramParser(Parser):
-    """A parser that begins anew with each datagram. Unlike other parsers it is fed with whole ones."""
-
-    def __init__(self, inner: Parser, ending: bytes) -> None:
-        """ending: what is put behind each datagram, for a last line that has none."""
-        self._inner = inner
-        self._ending = ending
-
-    def feed(self, data: bytes) -> Iterable[Sample | Fault]:
-        return [*self._inner.feed(data + self._ending), *self._inner.end()]
-
-
 class Socket(Driver):
     """Lines or frames over a socket: TCP, UDP or Unix, to a server or as one."""
 
@@ -114,7 +101,7 @@ class Socket(Driver):
 
     def __init__(self, config: SocketConfig, ctx: Context) -> None:
         super().__init__(config, ctx)
-        self._clients: dict[Port, Handle] = {}
+        self._clients: Clients | None = None
         if config.lines is not None:
             self.channels = config.lines.line_channels()
         elif config.frames is not None:
@@ -140,34 +127,16 @@ class Socket(Driver):
 
     def start(self, port: Port | None) -> None:
         assert port is not None, "open() gives a port"
-        if self.config.listen and not self.config.address().datagrams:
-            self.ctx.watch(port, partial(self._knock, cast(Listener, port)))
+        config, greeting = self.config, unescape(self.config.wakeup)
+        if config.listen and not config.address().datagrams:
+            listener = cast(Listener, port)
+            self._clients = Clients(self.ctx, listener, self.parser, most=config.clients, greeting=greeting)
+            self._clients.start()
             return
-        if self.config.wakeup:
-            port.write(unescape(self.config.wakeup))
+        if greeting:
+            port.write(greeting)
         self.ctx.stream(port, self.parser())
 
     def stop(self) -> None:
-        for client, watch in self._clients.items():
-            watch.cancel()
-            client.close()
-        self._clients.clear()
-
-    def _knock(self, listener: Listener) -> None:
-        client = listener.accept()
-        if client is None:
-            return
-        if len(self._clients) == self.config.clients:
-            client.close()
-            self.ctx.emit(Fault("refused", f"{client.name}: {self.config.clients} clients are connected already"))
-            return
-        self._clients[client] = self.ctx.stream(client, self.parser(), on_end=partial(self._left, client))
-        if self.config.wakeup:
-            try:
-                client.write(unescape(self.config.wakeup))
-            except DeviceLost:  # gone already: what it had sent is read first, and then its end
-                return
-
-    def _left(self, client: Port, _: DeviceLost) -> None:
-        if self._clients.pop(client, None) is not None:
-            client.close()
+        if self._clients is not None:
+            self._clients.stop()

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from streams import Station, station
 
 from agent.driver import Fault, PortError, Sample
+from agent.driver_socket import Clients
 from agent.ports_socket import Address, open_client, open_server
 from agent.testing import FakeContext
 from drivers.socket import Socket, SocketConfig
@@ -129,7 +130,7 @@ def test_clients_are_bounded_and_a_place_is_free_again(at: Station) -> None:
         three.settimeout(20)
         assert three.recv(9) == b""
     one.close()
-    at.until(lambda: len(driver(at)._clients) == 1)
+    at.until(lambda: len(clients(at)) == 1)
     with dial(address) as four:
         four.sendall(b"4\n")
         at.until(lambda: at.values() == [4])
@@ -146,10 +147,11 @@ def pending(peer: socket.socket) -> bool:
         peer.settimeout(20)
 
 
-def driver(at: Station) -> Socket:
-    made = at.supervisor.devices["d"]._driver
-    assert isinstance(made, Socket)
-    return made
+def clients(at: Station) -> Clients:
+    driver = at.supervisor.devices["d"]._driver
+    assert isinstance(driver, Socket)
+    assert driver._clients is not None
+    return driver._clients
 
 
 def test_stopping_reads_what_has_come_and_hangs_up_on_everybody() -> None:

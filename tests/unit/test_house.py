@@ -222,6 +222,7 @@ def test_a_driver_imports_the_contract_alone(path: Path) -> None:
         "agent.driver_parts",
         "agent.driver_readout",
         "agent.driver_sleeper",
+        "agent.driver_socket",
         "agent.driver_worker",
         "agent.dsmr",
         "agent.edges",
