@@ -95,7 +95,10 @@ class BusConfig(PollConfig):
 
     def place(self) -> str:
         """The port; with Modbus TCP, whose default is 502, always with its number."""
-        return "tcp://{}:{}".format(*tcp_address(self.port)) if self.tcp else self.port
+        if not self.tcp:
+            return self.port
+        host, number = tcp_address(self.port)
+        return f"tcp://[{host}]:{number}" if ":" in host else f"tcp://{host}:{number}"
 
     def as_serial(self) -> Self:
         """These settings as ``open_serial`` takes them: to it a connection of Modbus TCP is a socket."""

@@ -513,6 +513,7 @@ def test_addresses() -> None:
     assert tcp_address("tcp://[::1]:5020") == ("::1", 5020)
     bus = BusConfig(name="b", driver="modbus", port="tcp://plc", answer_timeout=0.2)
     assert (bus.place(), bus.as_serial().port) == ("tcp://plc:502", "socket://plc:502")
+    assert BusConfig(name="b", driver="modbus", port="tcp://[::1]").as_serial().port == "socket://[::1]:502"
     assert bus.timing() == Timing(character=0.0, silence=0.0, answer=0.2)
     line = BusConfig(name="b", driver="modbus", port="/dev/tcp", baudrate=9600)
     assert (line.place(), line.as_serial()) == ("/dev/tcp", line)
