@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 
-from bench import guard
+from bench import common, guard
 
 ALL = (
     "flood",
@@ -44,7 +43,7 @@ def main() -> int:
     missed = []
     for name in options.names or ALL:
         command = [sys.executable, "-m", f"bench.{name}", "--json", str(FOLDER / f"{name}.json")]
-        if subprocess.run([*command, *(["--quick"] if options.quick else [])], check=False).returncode:
+        if common.run([*command, *(["--quick"] if options.quick else [])]):
             missed.append(name)
         print(flush=True)
     if options.quick and not guard.check(FOLDER):

@@ -27,7 +27,7 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,46 @@ def sleep_until(moment: float) -> None:
     """moment: seconds of CLOCK_MONOTONIC."""
     if (left := moment - time.monotonic()) > 0:
         time.sleep(left)
+
+
+# ---- the end
+
+
+def _leave(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough: what is being ended from here on shall be
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def in_order(end: Callable[[], object]) -> Iterator[None]:
+    """Call end at the end, also where SIGTERM or a closed terminal is the end, which else would end us alone.
+
+    Signals that come meanwhile change nothing: what was started would be left behind. On the main thread alone.
+    """
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = [number for number in numbers if before[number] is not signal.SIG_IGN]  # nohup(1) wants to outlive it
+    for number in ours:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            end()
+        finally:
+            for number in ours:
+                signal.signal(number, before[number])
+
+
+def run(command: Sequence[str], **env: str) -> int:
+    """Its exit status. A signal that ends us ends it first, which ends what it has started."""
+    with ExitStack() as ends, in_order(ends.close):
+        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env})
+        ends.callback(process.wait)
+        ends.callback(process.terminate)  # of one that was waited for already it does nothing
+        return process.wait()
 
 
 # ---- the broker
@@ -485,16 +525,16 @@ class Stage:
 
 @contextmanager
 def stage(*, durable: bool = False, quiet: bool = False) -> Iterator[Stage]:
-    made = Stage(durable=durable, quiet=quiet)
-    try:
-        made.broker.start()
-        yield made
-    except (TimeoutError, AssertionError):
-        for child in made.children:
-            print(f"---- log of {child.log.stem}\n{child.tail()}", file=sys.stderr)
-        raise
-    finally:
-        made.close()
+    with ExitStack() as ends, in_order(ends.close):
+        made = Stage(durable=durable, quiet=quiet)
+        ends.callback(made.close)
+        try:
+            made.broker.start()
+            yield made
+        except (TimeoutError, AssertionError):
+            for child in made.children:
+                print(f"---- log of {child.log.stem}\n{child.tail()}", file=sys.stderr)
+            raise
 
 
 def body(number: int) -> str:

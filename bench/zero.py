@@ -9,8 +9,6 @@ its memory, and how far the agent is from the others where time is short.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -34,7 +32,7 @@ def run(name: str, words: list[str], folder: Path) -> dict[str, Any]:
     """The results of a benchmark in boxes. Raises SystemExit if it gave none: something in it did not work."""
     file = folder / f"{name}.json"
     command = [sys.executable, "-m", f"bench.{name}", "--json", str(file), *words]
-    subprocess.run(command, check=False, cwd=common.ROOT, env={**os.environ, ASK: f"{CORES},{OCTETS}"})
+    common.run(command, **{ASK: f"{CORES},{OCTETS}"})
     if not file.exists():
         raise SystemExit(f"bench: {name} did not come to its end in a box of {CORES} cores and {OCTETS:,} bytes")
     found: dict[str, Any] = json.loads(file.read_text())
