@@ -12,12 +12,18 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Started:
-    """A command under way, in a pipe or on a terminal of 24 lines and 80 columns; its output is read as it comes."""
+    """A command under way, in a pipe or on a terminal of 24 lines and 80 columns; its output is read as it comes.
+
+    Whatever a test comes to, its command ends with it: conftest.py calls ``end_all``.
+    """
+
+    under_way: ClassVar[list[Started]] = []
 
     def __init__(self, command: list[str], env: dict[str, str], *, terminal: bool = False) -> None:
         if terminal:
@@ -36,6 +42,7 @@ class Started:
             # A session of its own, whose terminal this is: Ctrl-C then is what it is to a person.
             preexec_fn=(lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0))) if terminal else None,
         )
+        self.under_way.append(self)
         self.slave = out if terminal else -1
         if not terminal:
             os.close(out)
@@ -68,3 +75,12 @@ class Started:
             self.output += self._decoder.decode(data)
         os.close(self.fd)
         return self.process.wait(timeout)
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Kill those that have not ended: the test that started them has failed before."""
+        while cls.under_way:
+            process = cls.under_way.pop().process
+            if process.poll() is None:
+                process.kill()
+                process.wait()
