@@ -1,19 +1,18 @@
-"""GPIO lines as settings, as channels, and as a parser of their edges; outputs with what they do by themselves.
+"""GPIO lines as settings, as channels, and as a parser of their edges.
 
-A driver's configuration takes ``ChipLines`` in; its edges go to an ``EdgeParser``, its commands to ``Switches``.
+A driver's configuration takes ``ChipLines`` in; what its lines do while they are open stands in ``driver_gpio_lines``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agent.driver import Channel, Context, Fault, GpioLine, Handle, Output, Parser, Sample, Value
+from agent.driver import Channel, Fault, GpioLine, Output, Parser, Sample, Value
 from agent.edges import Edge, EdgeFramer, PulseMeter
-from agent.logline import line
 from agent.quantity import Duration, Interval
 
 MOST_LINES: Final = 64  # of one request: GPIO_V2_LINES_MAX
@@ -186,52 +185,3 @@ class EdgeParser(Parser):
         if edge.missed:
             self.gaps.add(edge.name)
         yield Sample({edge.name: edge.rising}, edge.mono_ns)
-
-
-class Switches:
-    """The outputs of a device: set by commands, switched by themselves at the end of a pulse and by the dead man."""
-
-    def __init__(
-        self, ctx: Context, outputs: Mapping[str, OutputConfig], set_level: Callable[[str, bool], object]
-    ) -> None:
-        """set_level: makes the output of that name active, or not. Raises DeviceLost."""
-        self._ctx = ctx
-        self._outputs = outputs
-        self._set_level = set_level
-        self._pulses: dict[str, Handle] = {}  # their ends, by output
-        self._dead_men: list[Handle] = []
-
-    def set(self, name: str, active: bool) -> None:
-        """As a command says; a pulse ends by itself."""
-        self._cancel_pulse(name)
-        self._switch(name, active)
-        if active and (pulse := self._outputs[name].pulse):
-            self._pulses[name] = self._ctx.after(pulse, self._switch, name, False, name=f"{name}.pulse")
-
-    def link_changed(self, up: bool) -> None:
-        """The broker is there, or gone: then the dead man's time begins."""
-        for timer in self._dead_men:
-            timer.cancel()
-        self._dead_men.clear()
-        for name, output in self._outputs.items():
-            if not up and output.dead_man:
-                self._dead_men.append(self._ctx.after(output.dead_man, self._fall_back, name, name=f"{name}.dead_man"))
-
-    def stop(self) -> None:
-        """Leave each as ``on_stop`` says. Raises DeviceLost."""
-        for name, output in self._outputs.items():
-            if output.on_stop != "keep":
-                self._set_level(name, output.on_stop == "on")
-
-    def _fall_back(self, name: str) -> None:
-        self._cancel_pulse(name)
-        self._ctx.log.warning(line("output.fallback", device=self._ctx.device, output=name))
-        self._switch(name, self._outputs[name].fallback == "on")
-
-    def _switch(self, name: str, active: bool) -> None:
-        self._set_level(name, active)
-        self._ctx.emit(Sample({name: active}))
-
-    def _cancel_pulse(self, name: str) -> None:
-        if name in self._pulses:
-            self._pulses.pop(name).cancel()

@@ -51,25 +51,13 @@ Sample::
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 from pydantic import Field
 
-from agent.driver import (
-    Context,
-    DeviceConfig,
-    DeviceLost,
-    Done,
-    Driver,
-    Fault,
-    GpioPort,
-    Port,
-    Sample,
-    Value,
-    gpiod_lacking,
-)
-from agent.driver_gpio import ChipLines, EdgeParser, Switches
+from agent.driver import Context, DeviceConfig, DeviceLost, Done, Driver, Port, Value, gpiod_lacking
+from agent.driver_gpio import ChipLines, EdgeParser
+from agent.driver_gpio_lines import OpenLines, Switches, Totals
 from agent.edges import PulseMeter
 from agent.quantity import Interval
 
@@ -90,10 +78,7 @@ class Gpio(Driver):
         super().__init__(config, ctx)
         self.channels = config.line_channels()
         self.outputs = config.line_outputs()
-        self._places = {name: place for place, name in enumerate(config.lines())}
-        self._meters: dict[str, PulseMeter] = {}
-        self._saved: dict[str, Any] = {}
-        self._port: GpioPort
+        self._totals = Totals(ctx, config.counters)
 
     @classmethod
     def shares(cls, config: GpioConfig) -> None:  # noqa: ARG003
@@ -115,26 +100,24 @@ class Gpio(Driver):
         return EdgeParser(self.config, offsets, {name: PulseMeter() for name in self.config.counters})
 
     def open(self) -> Port:
-        self._saved = self.ctx.load_state() if self.config.counters else {}
-        self._meters = {name: PulseMeter.saved(self._saved.get(name)) for name in self.config.counters}
+        self._totals.load()
         return self.ctx.open_gpio(self.config.chip, self.config.requests())
 
     def start(self, port: Any) -> None:
-        self._port = port
-        self._switches = Switches(self.ctx, self.config.outputs, self._set_level)
-        self._parser = EdgeParser(self.config, port.offsets, self._meters)
-        self.ctx.watch(port, self._readable)
-        self.ctx.every(self.config.interval, self._report, first_after=0.0, name="report")
+        self._lines = OpenLines(self.ctx, self.config, port, self._totals.meters)
+        self._switches = Switches(self.ctx, self.config.outputs, self._lines.set_level)
+        self.ctx.watch(port, self._lines.take)
+        self.ctx.every(self.config.interval, self._lines.report, first_after=0.0, name="report")
         if self.config.counters:
-            self.ctx.every(self.config.save, self._save, name="save")
+            self.ctx.every(self.config.save, self._totals.save, name="save")
 
     def stop(self) -> None:
         try:
-            self._readable()  # what came before the stop
+            self._lines.take()  # what came before the stop
             self._switches.stop()
         except DeviceLost:
             pass  # it is why we stop
-        self._save()
+        self._totals.save()
 
     def set(self, output: str, value: Value, done: Done) -> None:
         self._switches.set(output, bool(value))
@@ -142,30 +125,3 @@ class Gpio(Driver):
 
     def link_changed(self, up: bool) -> None:
         self._switches.link_changed(up)
-
-    def _set_level(self, name: str, active: bool) -> None:
-        self._port.set_level(self._places[name], active)
-
-    def _readable(self) -> None:
-        items = list(self._parser.feed(self._port.read()))
-        if self.ctx.blocked:  # counted all the same; inputs are told by the next report
-            items = [item for item in items if isinstance(item, Fault)]
-        elif self._parser.gaps:
-            levels = self._port.levels()
-            items.append(Sample({name: levels[self._places[name]] for name in sorted(self._parser.gaps)}))
-            self._parser.gaps.clear()
-        if items:
-            self.ctx.emit(*items)
-
-    def _report(self) -> None:
-        """All that there is. Where a kernel does not wake us when the chip goes, this is how it is noticed."""
-        levels = self._port.levels()
-        if not self.ctx.blocked:
-            told = {name: levels[self._places[name]] for name in chain(self.config.inputs, self.config.outputs)}
-            self.ctx.emit(Sample({**told, **self._parser.totals(round(self.ctx.now() * 1e9))}))
-
-    def _save(self) -> None:
-        now = {name: meter.state() for name, meter in self._meters.items()}
-        if now != self._saved:
-            self._saved = now
-            self.ctx.save_state(now)

@@ -217,6 +217,7 @@ def test_a_driver_imports_the_contract_alone(path: Path) -> None:
         "agent.driver_chips",
         "agent.driver_frames",
         "agent.driver_gpio",
+        "agent.driver_gpio_lines",
         "agent.driver_lines",
         "agent.driver_modbus",
         "agent.driver_parts",
