@@ -1,17 +1,67 @@
-"""A command that is run once an interval: started on a worker, read as a stream, ended at its deadline."""
+"""A command as settings, and run once an interval: started on a worker, read as a stream, ended at its deadline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from agent.driver import ChildEnded, Context, DeviceLost, Done, Fault, Handle, Parser, PortError
 from agent.driver_wanted import Wanted
-from agent.ports_child import ChildPort
+from agent.ports_child import ChildPort, open_child
 from agent.ports_opening import Opening
 
 GRACE: Final = 2.0
 """Seconds between SIGTERM and SIGKILL."""
+
+
+Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""What may be an argument or the value of a variable: no NUL, which ends one (execve(2))."""
+
+
+class CommandConfig(BaseModel):
+    """What is run, and where."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: tuple[Word, ...] = Field((), description='The program and its arguments, as ["sensors", "-j"].')
+    shell: Word = Field(
+        "", validate_default=True, description="Instead of command: a line for /bin/sh, with pipes and all."
+    )
+    directory: str = Field("", description="Where it runs; default: where the agent does.")
+    environment: dict[str, Word] = Field({}, description="Variables that are set for it.")
+
+    @field_validator("command")
+    @classmethod
+    def _named(cls, command: tuple[str, ...]) -> tuple[str, ...]:
+        if command and not command[0]:
+            raise ValueError('the program has no name; write command = ["program", "argument"]')
+        return command
+
+    @field_validator("shell")
+    @classmethod
+    def _one(cls, shell: str, info: ValidationInfo) -> str:
+        if bool(shell) == bool(info.data.get("command")) and "command" in info.data:
+            raise ValueError("give either command or shell")
+        return shell
+
+    @field_validator("directory")
+    @classmethod
+    def _whole(cls, directory: str) -> str:
+        if directory and (not directory.startswith("/") or "\0" in directory):
+            raise ValueError("give the whole path of the directory, as /srv/data")
+        return directory
+
+    def words(self) -> tuple[str, ...]:
+        """The command as it is executed."""
+        return self.command or ("/bin/sh", "-c", self.shell)
+
+    def run(self, ctx: Context, ending: bytes) -> ChildPort:
+        """Start it: for ``Driver.open``, or on a worker. ending: see ``open_child``. Raises PortError."""
+        opener = partial(open_child, directory=self.directory, environment=self.environment, ending=ending)
+        return ctx.open_port(self.words()[0], opener, self.words())
 
 
 class Runs:

@@ -37,59 +37,29 @@ Sample::
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
 from agent.driver import Context, DeviceConfig, DeviceLost, Done, Driver, Fault, Parser, Port
-from agent.driver_child import Runs
+from agent.driver_child import CommandConfig, Runs
 from agent.driver_lines import LineFormat, LineParser
 from agent.framing import ENDINGS
-from agent.ports_child import ChildPort, open_child
+from agent.ports_child import ChildPort
 from agent.quantity import Interval
 
 WHOLE: Final = b"\0"
 """Ends the output of a run that is one line: a byte that no text has."""
 
-Word = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
-
-class ExecConfig(LineFormat, DeviceConfig):
+class ExecConfig(CommandConfig, LineFormat, DeviceConfig):
     """What is run, when, and what it prints."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    command: tuple[Word, ...] = Field((), description='The program and its arguments, as ["sensors", "-j"].')
-    shell: Word = Field(
-        "", validate_default=True, description="Instead of command: a line for /bin/sh, with pipes and all."
-    )
     interval: Interval | None = Field(None, description="Time between two runs; without it the command runs on.")
     timeout: Interval | None = Field(None, description="Time that a run may take; default: the interval.")
     whole: bool = Field(False, description="All that a run prints is one line.")
-    directory: str = Field("", description="Where it runs; default: where the agent does.")
-    environment: dict[str, Word] = Field({}, description="Variables that are set for it.")
-
-    @field_validator("command")
-    @classmethod
-    def _named(cls, command: tuple[str, ...]) -> tuple[str, ...]:
-        if command and not command[0]:
-            raise ValueError('the program has no name; write command = ["program", "argument"]')
-        return command
-
-    @field_validator("directory")
-    @classmethod
-    def _whole(cls, directory: str) -> str:
-        if directory and (not directory.startswith("/") or "\0" in directory):
-            raise ValueError("give the whole path of the directory, as /srv/data")
-        return directory
-
-    @field_validator("shell")
-    @classmethod
-    def _one(cls, shell: str, info: ValidationInfo) -> str:
-        if bool(shell) == bool(info.data.get("command")) and "command" in info.data:
-            raise ValueError("give either command or shell")
-        return shell
 
     @field_validator("timeout", "whole")
     @classmethod
@@ -101,10 +71,6 @@ class ExecConfig(LineFormat, DeviceConfig):
         if info.field_name == "whole" and value and info.data.get("format") == "csv":
             raise ValueError('format = "csv" is of lines; whole is for json, kv, regex and scalar')
         return value
-
-    def words(self) -> tuple[str, ...]:
-        """The command as it is executed."""
-        return self.command or ("/bin/sh", "-c", self.shell)
 
 
 class Exec(Driver):
@@ -144,10 +110,8 @@ class Exec(Driver):
 
     def _start(self) -> ChildPort:
         """On a worker: fork and execute."""
-        config = self.config
-        ending = WHOLE if config.whole else ENDINGS[config.ending] or b"\n"
-        opener = partial(open_child, directory=config.directory, environment=config.environment, ending=ending)
-        return self.ctx.open_port(config.words()[0], opener, config.words())
+        config: ExecConfig = self.config
+        return config.run(self.ctx, WHOLE if config.whole else ENDINGS[config.ending] or b"\n")
 
     def _over(self, end: DeviceLost) -> None:
         """The command that should run on has ended."""
