@@ -33,8 +33,7 @@ TYPICAL = 64
 """Bytes of a reading's body, until they are counted."""
 STUCK = 5.0
 """Seconds after which a disk that has not answered counts as out of order."""
-_ALL = 1 << 62
-"""A row above all."""
+_ALL = 1 << 62  # a row above all
 
 
 class Disk:
@@ -304,7 +303,8 @@ class Disk:
                 fresh = [reading for reading in answer.loaded if reading.row not in self._passed]
                 self._owner.loaded(look, fresh, all_of_it=ended)
         elif answer.broken is not None and answer.opened is None:
-            self.health.failed(answer.broken, now)
+            if answer.broken != answer.trouble:  # else `_failed` has counted it
+                self.health.failed(answer.broken, now)
             self._look_at = self.health.retry_at
             self._without()
 
@@ -357,7 +357,8 @@ class Disk:
         self.health.failed(reason, now)
         self._without()
         if self._on_stopped is not None:
-            self._log.error(line("outbox.lost", readings=self._owner.depth, reason="the disk did not take them"))
+            if lost := self._owner.depth:
+                self._log.error(line("outbox.lost", readings=lost, reason="the disk did not take them"))
             self._stopped()
 
     def _without(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -183,10 +184,13 @@ def error_text(error: BaseException, path: Path) -> str:
         return str(error)
     if isinstance(error, PermissionError):
         return f"{error.filename or path}: no permission; give the agent's user write access to {path.parent}"
-    if isinstance(error, OSError):
-        return f"{error.filename or path}: {error.strerror or error}"
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if isinstance(error, OSError) and not full:
+        misplaced = isinstance(error, FileNotFoundError | NotADirectoryError | FileExistsError)
+        remedy = "is outbox.path right?" if misplaced else "look at the kernel's log (dmesg)"
+        return f"{error.filename or path}: {error.strerror or error}; {remedy}"
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
+    if full or code == sqlite3.SQLITE_FULL:
         return f"the disk of {path} is full; make room"
     if code == sqlite3.SQLITE_READONLY:
         return f"{path} cannot be written to; is the file system mounted read-only?"
