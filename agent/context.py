@@ -308,6 +308,6 @@ class DeviceContext:
                     kind=kind,
                     count=entry.count,
                     detail=fault.detail or None,
-                    raw=repr(entry.raw) if entry.raw else None,
+                    raw=entry.raw or None,
                 )
             )

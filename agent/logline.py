@@ -15,13 +15,14 @@ def line(event: str, /, **fields: object) -> str:
     """``device.lost device=weather reason="hung up"``: values with blanks, quotes or "=" quoted; None left out.
 
     What is not printable is escaped: values may come from a device or a broker, and people read logs in terminals.
+    Double quotes become single ones, which are easier to read; in bytes, which are evidence, they stay and are escaped.
     """
     parts = [event]
     for key, value in fields.items():
         if value is not None:
             text = f"{value:.6g}" if isinstance(value, float) else str(value)
             if not text or any(c in text for c in ' "=') or not text.isprintable():
-                text = text.replace("\\", "\\\\").replace('"', "'")
+                text = text.replace("\\", "\\\\").replace('"', '\\"' if isinstance(value, bytes) else "'")
                 if not text.isprintable():
                     text = "".join(c if c.isprintable() else _escaped(c) for c in text)
                 text = f'"{text}"'

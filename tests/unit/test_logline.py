@@ -14,6 +14,7 @@ from agent.logline import Repeats, line
         ({"device": "weather"}, "device.lost device=weather"),
         ({"reason": "hung up"}, 'device.lost reason="hung up"'),
         ({"reason": 'it said "no"'}, "device.lost reason=\"it said 'no'\""),
+        ({"raw": b'{"a":"b\\c"}'}, 'device.lost raw="b\'{\\"a\\":\\"b\\\\\\\\c\\"}\'"'),
         ({"reason": "a\nb"}, 'device.lost reason="a\\nb"'),
         ({"reason": "\x1b[2J\r\x9b\u202e"}, r'device.lost reason="\u001b[2J\u000d\u009b\u202e"'),
         ({"reason": ""}, 'device.lost reason=""'),
