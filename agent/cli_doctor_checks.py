@@ -37,7 +37,7 @@ def examine(file: str, *, online: bool, sys: Path = Path("/sys")) -> Iterator[Fi
         config = read_config(file)
     except ConfigError as error:
         for problem in error.problems:
-            yield Finding("config", "problem", str(problem), f"mend it; `outstation check -c {file}` shows the line")
+            yield Finding("config", "problem", str(problem), f"mend it; then: outstation check -c {file}")
     else:
         yield Finding("config", "ok", f"{', '.join(config.files)}: {len(config.devices)} device(s)")
         yield from _devices(config, service)

@@ -30,7 +30,13 @@ class Unwritable(click.ClickException):
 
 @click.command(short_help="Write a configuration, by a few questions or by options.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", default=DEFAULT_FILE, show_default=True
+    "-o",
+    "-c",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    default=DEFAULT_FILE,
+    show_default=True,
 )
 @click.option("--id", "agent", metavar="NAME", help="This agent's name in topics. Default: the host's.")
 @click.option("--url", metavar="URL", help=f"The broker: mqtt://, mqtts://, ws://, wss://. Default: {LOCAL}.")

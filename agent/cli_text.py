@@ -158,7 +158,7 @@ def _channels(device: Device, notes: list[str]) -> list[str]:
     except PluginError as error:
         notes.append(f"{device.config.name}: {error}")
         return ["unknown"]
-    return [channel_text(channel) for channel in channels] or ["whatever comes over the wire"]
+    return [channel_text(channel) for channel in channels] or ["known with the first reading"]
 
 
 def channel_text(channel: Channel) -> str:

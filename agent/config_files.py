@@ -204,7 +204,7 @@ def _unreadable(file: str, error: OSError | ValueError) -> Problem:
         return _whole(
             file,
             "no such file",
-            "name another with -c FILE, or have `outstation init` write one",
+            f"name another with -c FILE, or have `outstation init -o {file}` write it",
         )
     if isinstance(error, IsADirectoryError):
         return _whole(file, "a directory, not a file", f"name the file itself; drop-ins go to {DROP_INS}/ beside it")

@@ -103,7 +103,7 @@ device      scale  (driver lines)
   with      format = "json"
   topics    outstation/greenhouse-1/scale/telemetry
             outstation/greenhouse-1/scale/availability
-  gives     whatever comes over the wire
+  gives     known with the first reading
 
 Not wrong, but to know:
   - /nowhere/ca.pem (mqtt.ca_file) is not there now
@@ -283,7 +283,8 @@ def test_the_option_weighs_more_than_the_environment(good: Path) -> None:
     assert result.exit_code == 0
     result = outstation("check", OUTSTATION_CONFIG="/nowhere.toml")
     assert result.exit_code == 78
-    assert "/nowhere.toml\n    no such file; name another with -c FILE" in result.stderr
+    assert "/nowhere.toml\n    no such file; name another" in result.stderr
+    assert "`outstation init -o /nowhere.toml` write it" in result.stderr
     assert outstation("check", "-c", "").exit_code == 2
 
 

@@ -41,6 +41,12 @@ def test_without_questions_it_writes_what_check_accepts(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["my.toml"]
 
 
+def test_the_file_may_be_named_as_in_all_other_commands(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["init", "-c", str(tmp_path / "my.toml"), "--yes"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "my.toml").exists()
+
+
 def test_the_commented_device_is_one(tmp_path: Path) -> None:
     assert init(tmp_path, "--yes", "--no-host").exit_code == 0
     file = tmp_path / "my.toml"
