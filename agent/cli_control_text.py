@@ -42,8 +42,9 @@ def _lines(report: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     yield f"  {report['agent']}: up for {duration(report['uptime_s'])}, outstation {versions['agent']}", True
     up = link["state"] == "up"
     why = link["last_error"]
+    state = f"up for {duration(link['for_s'])}" if up else f"{link['state']}, away for {duration(link['away_s'])}"
     yield (
-        _mark(up) + f"broker    {link['state']} for {duration(link['for_s'])}, {link['url']}, "
+        _mark(up) + f"broker    {state}, {link['url']}, "
         f"{link['reconnects']} reconnects" + (f"; {why['text']}" if why and not up else ""),
         up,
     )

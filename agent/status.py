@@ -95,6 +95,7 @@ def link(stats: LinkStats, now: float) -> dict[str, Any]:
         "state": stats.state,
         "url": stats.url,
         "for_s": round(now - stats.since, 3),
+        "away_s": round(stats.backlog, 3),
         "connects": stats.connects,
         "reconnects": stats.reconnects,
         "failures": stats.failures,

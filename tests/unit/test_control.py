@@ -231,7 +231,8 @@ def test_a_glance_shows_first_what_is_away_and_why() -> None:
     assert not well
     assert lines[-2] == "! weather  waiting     5 readings, 2 faults, last 0.4 s ago; no such port"
     down = report()
-    down["link"] |= {"state": "backoff", "last_error": {"text": "refused"}}
+    down["link"] |= {"state": "backoff", "for_s": 0.2, "away_s": 7500.0, "last_error": {"text": "refused"}}
     lines, well = glance(down)
     assert not well
+    assert lines[1].startswith("! broker    backoff, away for 2 h 5 min, mqtt://b")
     assert "; refused" in lines[1]
