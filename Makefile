@@ -166,6 +166,11 @@ sbom: $(VENV)/.runtime $(VENV)-audit/.audit ## Write the bill of materials of a 
 audit: $(VENV)-audit/.audit ## Ask for known weaknesses of what is pinned (needs the network)
 	@$(VENV)-audit/bin/python -I tools/audit $(VENV)-audit/bin/pip-audit
 
+.PHONY: image-test
+image-test: $(VENV)/.dev ## Build the image and run the agent in it, read-only and without rights (as root; Debian 12; three minutes)
+	@tools/apt debootstrap buildah podman crun mosquitto
+	@tests/image/run "$(abspath $(VENV))/bin/python"
+
 .PHONY: clean
 clean: ## Remove what make made: environments, caches, builds
 	@rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
