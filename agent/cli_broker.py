@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from agent.config_files import DEFAULT_FILE
+
 if TYPE_CHECKING:
     from agent.mqtt_settings import MqttSettings
 
 EX_UNAVAILABLE = 69
+PASSWORD = "mqtt-password"
+"""Name of the file beside the service's configuration; the unit's drop-in password.conf knows it by this name."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -49,6 +54,19 @@ def broker_settings(url: str, **options: Any) -> MqttSettings:
     except ValidationError as error:
         wrong = [f"{as_option(problem['loc'])}{problem['msg']}" for problem in error.errors(include_input=False)]
         raise click.UsageError(in_options("; ".join(wrong))) from None
+
+
+def by_hand(settings: MqttSettings, file: str) -> MqttSettings:
+    """The settings of a configuration for a command that a person types, with the password that the service would get.
+
+    systemd hands that over (deploy/outstation.service.d/password.conf), to the service alone: root reads the file. Of
+    no other configuration: its broker may be another one, which is to see no password of this one.
+    """
+    kept = Path(DEFAULT_FILE).with_name(PASSWORD)
+    named = settings.password_file or settings.password_env or os.environ.get("CREDENTIALS_DIRECTORY")
+    if named or file != DEFAULT_FILE or not os.access(kept, os.R_OK):
+        return settings
+    return settings.model_copy(update={"password_file": kept})
 
 
 def as_option(place: tuple[int | str, ...]) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from glob import glob
 from pathlib import Path
 
 from click import ClickException
 
 from agent.certificate import AHEAD_DAYS, URGENT_DAYS, days_left, expiry
+from agent.cli_broker import by_hand
 from agent.cli_config import read_config
 from agent.cli_control_client import ask
 from agent.cli_doctor_system import Finding, Unit, clock, disk, may_run, rights, systemd, unit, wear
@@ -39,6 +41,7 @@ def examine(file: str, *, online: bool, sys: Path = Path("/sys")) -> Iterator[Fi
         for problem in error.problems:
             yield Finding("config", "problem", str(problem), f"mend it; then: outstation check -c {file}")
     else:
+        config = replace(config, mqtt=by_hand(config.mqtt, file))
         yield Finding("config", "ok", f"{', '.join(config.files)}: {len(config.devices)} device(s)")
         yield from _devices(config, service)
         yield from _said(config)

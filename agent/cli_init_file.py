@@ -12,14 +12,12 @@ from typing import Any
 
 import click
 
+from agent.cli_broker import PASSWORD
 from agent.cli_config import read_config
 from agent.cli_probing import heard, result, stable, table
 from agent.config_files import DEFAULT_FILE
 from agent.ports_list import SerialDevice
 from agent.testing.toml import dumps, literal
-
-PASSWORD = "mqtt-password"
-"""Name of the file beside the configuration; the unit's drop-in password.conf knows it by this name."""
 
 
 @dataclass(slots=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli_broker import EX_UNAVAILABLE, broker_options, broker_settings, in_options
+from agent.cli_broker import EX_UNAVAILABLE, broker_options, broker_settings, by_hand, in_options
 from agent.cli_config import config_option, load_config
 from agent.codec_template import Template
 from agent.errors import LinkError
@@ -120,7 +121,8 @@ def configured(file: str, broker: dict[str, Any]) -> Config:
         raise click.UsageError(f"--{given[0].replace('_', '-')} belongs to --url; without it the configuration counts")
     if not os.path.exists(file):
         raise click.UsageError(f"which broker? say --url mqtt://host, or -c FILE: {file} is not there")
-    return load_config(file)
+    config = load_config(file)
+    return replace(config, mqtt=by_hand(config.mqtt, file))
 
 
 def terminal() -> bool:

@@ -266,3 +266,22 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     with pytest.raises(click.UsageError, match=r"--url: .*; --password-env: ") as caught:
         broker_settings("nonsense", username="a", password_env="1")
     assert "pydantic" not in str(caught.value)
+
+
+def test_by_hand_the_password_is_the_one_that_the_service_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, other = tmp_path / "outstation.toml", tmp_path / "other.toml"
+    for path in (file, other):
+        path.write_text('[mqtt]\nurls = ["mqtt://a"]\nusername = "ann"\n')
+    monkeypatch.setattr("agent.cli_broker.DEFAULT_FILE", str(file))
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+
+    def kept(path: Path) -> Path | None:
+        return cli_verify_command.configured(str(path), {}).mqtt.password_file
+
+    assert kept(file) is None
+    password = tmp_path / "mqtt-password"
+    password.write_text("s3cret\n")
+    assert kept(file) == password
+    assert kept(other) is None  # its broker may be another one
+    file.write_text(file.read_text() + 'password_env = "SECRET"\n')
+    assert kept(file) is None
