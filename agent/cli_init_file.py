@@ -14,6 +14,7 @@ import click
 
 from agent.cli_broker import PASSWORD
 from agent.cli_config import read_config
+from agent.cli_outbox_file import SERVICE
 from agent.cli_probing import heard, result, stable, table
 from agent.config_files import DEFAULT_FILE
 from agent.ports_list import SerialDevice
@@ -51,9 +52,9 @@ def devices(ports: Sequence[str], found: Sequence[SerialDevice], seconds: float)
     return tables
 
 
-def text(answers: Answers, password_file: Path | None) -> Iterator[str]:
-    """The configuration, line by line. password_file: where a password that was asked for is kept."""
-    service = password_file == Path(DEFAULT_FILE).with_name(PASSWORD)
+def text(answers: Answers, password_file: Path | None, *, service: bool) -> Iterator[str]:
+    """The configuration, line by line. password_file: where a password that was asked for is kept; service: of the file
+    that the service reads."""
     yield "# What this board reads and where it reports it, written by `outstation init`."
     yield "# After a change: outstation check, then outstation reload. Every key stands in docs/configuration.md."
     yield ""
@@ -68,11 +69,16 @@ def text(answers: Answers, password_file: Path | None) -> Iterator[str]:
         yield f"username = {literal(answers.username)}"
     for key, value in answers.broker.items():
         yield f"{key} = {literal(value)}"
-    if service:
+    if service and password_file is not None:
         yield "# The service gets its password as a credential (outstation.service.d/password.conf); without that:"
         yield f"# password_file = {literal(password_file)}"
     elif password_file is not None:
         yield f"password_file = {literal(password_file)}"
+    if service:
+        yield ""
+        yield "[outbox]"
+        yield "# The service may write there alone, and `outstation status` and its like find the running agent by it."
+        yield f"path = {literal(SERVICE)}"
     yield ""
     yield "[homeassistant]"
     yield "# on: Home Assistant finds all devices by itself, through the same broker."
@@ -109,7 +115,7 @@ def write(output: Path, answers: Answers, *, force: bool) -> Iterator[str]:
         raise FileExistsError(None, None, str(password_file))
     fresh = output.with_name(f".{output.name}.new")
     try:
-        _put(fresh, "\n".join(text(answers, password_file)) + "\n", 0o644)
+        _put(fresh, "\n".join(text(answers, password_file, service=output == Path(DEFAULT_FILE))) + "\n", 0o644)
         read_config(str(fresh))  # with the drop-ins beside it
         if password_file is not None and answers.password is not None:
             secret = password_file.with_name(f".{PASSWORD}.new")

@@ -69,6 +69,7 @@ def test_what_is_asked_is_asked_again_where_it_is_wrong(tmp_path: Path, monkeypa
     assert not config.devices
     password = config.mqtt.password_file
     assert password == tmp_path / "mqtt-password"
+    assert config.outbox.path is None
     assert password.read_text() == "s3cret\n"
     assert stat.S_IMODE(password.stat().st_mode) == 0o600
 
@@ -76,7 +77,9 @@ def test_what_is_asked_is_asked_again_where_it_is_wrong(tmp_path: Path, monkeypa
 def test_the_service_gets_its_password_as_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_init_file, "DEFAULT_FILE", str(tmp_path / "my.toml"))
     assert init(tmp_path, answers="box\nmqtt://b\nann\ns3cret\nn\nn\n", monkeypatch=monkeypatch).exit_code == 0
-    assert read_config(str(tmp_path / "my.toml")).mqtt.password_file is None
+    config = read_config(str(tmp_path / "my.toml"))
+    assert config.mqtt.password_file is None
+    assert str(config.outbox.path) == "/var/lib/outstation/outbox.db"  # a shell does not know $STATE_DIRECTORY
     assert (tmp_path / "mqtt-password").read_text() == "s3cret\n"
 
 
