@@ -357,15 +357,8 @@ class Device:
             delay *= 1 - self._env.rng.random() / 4
         self._failures += 1
         if count := self._lines(reason):
-            self.log.warning(
-                line(
-                    event,
-                    device=self.name,
-                    reason=reason,
-                    retry_in_s=round(delay, 1),
-                    failures=count if count > 1 else None,
-                )
-            )
+            shown = {"retry_in_s": round(delay, 1), "failures": count if count > 1 else None}
+            self.log.warning(line(event, device=self.name, reason=reason, **shown))
         self._schedule(delay)
 
     def _schedule(self, delay: float) -> None:
