@@ -53,6 +53,7 @@ class CleanEnd:
         self._on_end = on_end
         self._log = log
         self._deadline = 0.0
+        self._kept = 0
         self._step: TimerEvent | None = None
 
     @property
@@ -88,5 +89,10 @@ class CleanEnd:
         if left and self._config.outbox.durability == "memory":
             self._log.warning(line("agent.unsent", readings=left, reason="the broker did not take them in time"))
         elif left:
-            self._log.info(line("agent.kept", readings=left, path=self._config.outbox.file()))
-        self._outbox.stop(self._on_end, self._deadline - self._manager.now())
+            self._kept = left
+        self._outbox.stop(self._written, self._deadline - self._manager.now())
+
+    def _written(self) -> None:
+        if self._kept and self._outbox.report()["disk"]["reason"] is None:  # else outbox.lost has said what is gone
+            self._log.info(line("agent.kept", readings=self._kept, path=self._config.outbox.file()))
+        self._on_end()

@@ -223,6 +223,27 @@ def test_a_stop_under_load_delivers_all_that_was_read_and_says_offline_itself(
     assert "Traceback" not in outstation.log
 
 
+def test_a_stop_without_broker_and_disk_says_what_is_lost_and_not_that_it_is_kept(
+    serial_device: PtyPort, outstation_start: Start, outstation_broker: Broker, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")  # where the outbox's folder should be
+    config = {
+        "agent": {"stop_timeout": "600ms"},
+        "outbox": {"path": str(tmp_path / "file" / "outbox.db")},
+        "device": [lines("weather", serial_device)],
+    }
+    outstation = outstation_start(config)
+    outstation_broker.freeze()
+    try:
+        burst(serial_device, 1, 7)
+        outstation.signal(signal.SIGTERM)
+        assert outstation.wait(5) == 0
+    finally:
+        outstation_broker.thaw()
+    assert "outbox.lost readings=7" in outstation.log
+    assert "agent.kept" not in outstation.log
+
+
 @pytest.mark.parametrize("durability", ["memory", "spill", "strict"])
 def test_a_stop_without_a_broker_ends_in_time_and_keeps_what_it_can(
     serial_device: PtyPort, outstation_start: Start, outstation_broker: Broker, durability: str
