@@ -29,7 +29,7 @@ CLIENTS = 8
 PATIENCE = 5.0
 """Seconds until an asker must have said what it wants, and again until it has taken the answer."""
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""Of accept(2): who asks still waits, and the descriptor stays readable."""
+"""Why a connection that is there cannot be taken (accept(2)): it still waits, and the descriptor stays readable."""
 BREATH = 1.0
 """Seconds until it is tried again after that."""
 LONGEST_PATH = 107

@@ -45,11 +45,8 @@ class DeviceLost(OutstationError, OSError):  # noqa: N818  (named by the contrac
     """The device is gone: unplugged, hung up, end of file. Raised by ports and drivers; the supervisor reopens."""
 
 
-class PortError(DeviceLost):
-    """A port cannot be opened. Caught by the supervisor, which shows reason and remedy and tries again.
-
-    reason: one of "missing", "busy", "permission", "unsupported", "failed"; remedy: what a person can do about it.
-    """
+class _Remedied(OutstationError):  # noqa: N818  (a part of errors, not one of them)
+    """An error with a word for programs and advice for people."""
 
     def __init__(self, reason: str, message: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -58,6 +55,13 @@ class PortError(DeviceLost):
 
     def __str__(self) -> str:
         return f"{self.args[0]}; {self.remedy}" if self.remedy else str(self.args[0])
+
+
+class PortError(_Remedied, DeviceLost):
+    """A port cannot be opened. Caught by the supervisor, which shows reason and remedy and tries again.
+
+    reason: one of "missing", "busy", "permission", "unsupported", "failed"; remedy: what a person can do about it.
+    """
 
 
 class ChildEnded(DeviceLost):
@@ -84,36 +88,20 @@ class WorkersBusy(OutstationError, RuntimeError):  # noqa: N818  (named by the c
     """The workers' queue is full. Given to a driver's ``on_error``; without one its device is opened again."""
 
 
-class LinkError(OutstationError, ConnectionError):
+class LinkError(_Remedied, ConnectionError):
     """The broker cannot be reached, or refuses us. Caught by the link, which logs one line, backs off and tries again.
 
     reason: one of "dns", "refused", "unreachable", "timeout", "tls", "certificate", "credentials", "not_authorized",
     "client_id", "protocol", "quota", "too_large", "taken_over", "lost"; remedy: what a person can do about it.
     """
 
-    def __init__(self, reason: str, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.remedy = remedy
 
-    def __str__(self) -> str:
-        return f"{self.args[0]}; {self.remedy}" if self.remedy else str(self.args[0])
-
-
-class FleetError(OutstationError, ValueError):
+class FleetError(_Remedied, ValueError):
     """A document of the fleet is not one that may be applied. Caught by ``agent.fleet``, which counts and reports it,
     and by the command line.
 
     reason: one of "malformed", "unsigned", "unknown_key", "bad_signature", "target", "older", "damaged", "unreadable".
     """
-
-    def __init__(self, reason: str, message: str, remedy: str = "") -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"{self.args[0]}; {self.remedy}" if self.remedy else str(self.args[0])
 
 
 class OutboxError(OutstationError, OSError):

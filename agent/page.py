@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from agent.control import EXHAUSTED
 from agent.events import EventManager, SocketEvent, TimerEvent
 from agent.logline import Repeats, line
 from agent.page_client import Client
@@ -49,9 +50,6 @@ LISTEN_ERRORS = {
     errno.EADDRNOTAVAIL: "this machine does not have that address (yet): see page.listen",
     errno.EACCES: "ports below 1024 are for root alone: choose a higher one for page.listen",
 }
-
-EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""Why a connection that is there cannot be taken (accept(2))."""
 
 ASSETS = Path(__file__).with_name("page_assets")
 FILES = {

@@ -223,6 +223,17 @@ def test_a_stop_under_load_delivers_all_that_was_read_and_says_offline_itself(
     assert "Traceback" not in outstation.log
 
 
+def stop_without_broker(outstation: Outstation, broker: Broker, device: PtyPort) -> None:
+    """A clean stop with seven lines to send and nobody who takes them."""
+    broker.freeze()
+    try:
+        burst(device, 1, 7)
+        outstation.signal(signal.SIGTERM)
+        assert outstation.wait(5) == 0
+    finally:
+        broker.thaw()
+
+
 def test_a_stop_without_broker_and_disk_says_what_is_lost_and_not_that_it_is_kept(
     serial_device: PtyPort, outstation_start: Start, outstation_broker: Broker, tmp_path: Path
 ) -> None:
@@ -233,13 +244,7 @@ def test_a_stop_without_broker_and_disk_says_what_is_lost_and_not_that_it_is_kep
         "device": [lines("weather", serial_device)],
     }
     outstation = outstation_start(config)
-    outstation_broker.freeze()
-    try:
-        burst(serial_device, 1, 7)
-        outstation.signal(signal.SIGTERM)
-        assert outstation.wait(5) == 0
-    finally:
-        outstation_broker.thaw()
+    stop_without_broker(outstation, outstation_broker, serial_device)
     assert "outbox.lost readings=7" in outstation.log
     assert "agent.kept" not in outstation.log
 
@@ -254,13 +259,7 @@ def test_a_stop_without_a_broker_ends_in_time_and_keeps_what_it_can(
         "device": [lines("weather", serial_device)],
     }
     outstation = outstation_start(config)
-    outstation_broker.freeze()
-    try:
-        burst(serial_device, 1, 7)
-        outstation.signal(signal.SIGTERM)
-        assert outstation.wait(5) == 0
-    finally:
-        outstation_broker.thaw()
+    stop_without_broker(outstation, outstation_broker, serial_device)
     if durability == "memory":
         assert "agent.unsent readings=7" in outstation.log
         return
